@@ -1,0 +1,20 @@
+"""Cross-field rules over a Config, one family a file; each yields Problems and decides nothing else."""
+
+from collections.abc import Callable, Iterator
+
+from flexcore.checks import data, environment, saving, schedules, sections, unbuilt
+from flexcore.config import Config
+from flexcore.facts import Facts
+from flexcore.problems import Problem
+
+Check = Callable[[Config, Facts, frozenset[str]], Iterator[Problem]]
+CHECKS: tuple[Check, ...] = (
+    sections.groups, sections.starting, sections.ranges, sections.names, unbuilt.unbuilt,
+    data.loaders, schedules.schedules, schedules.scaling, saving.hooks, saving.checkpoints,
+    environment.environment,
+)  # fmt: skip
+
+
+def all_problems(config: Config, facts: Facts, broken: frozenset[str] = frozenset()) -> list[Problem]:
+    """Every finding of every family. `broken` names top-level keys that did not parse: they count as given."""
+    return [found for check in CHECKS for found in check(config, facts, broken)]

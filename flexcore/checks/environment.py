@@ -1,0 +1,61 @@
+"""Rules of launcher, strategy, device and randomness."""
+
+from collections.abc import Iterator
+
+from flexcore import launchers
+from flexcore.config import AmpOptim, Config
+from flexcore.environment import chosen_launcher, chosen_strategy, known_world_size
+from flexcore.facts import Facts
+from flexcore.problems import Problem, shown
+from flexcore.rules import problem
+from flexcore.strategies import DISTRIBUTED, SingleDevice
+
+BACKENDS = {"nccl": "cuda", "gloo": None, "mpi": None, "ucc": None}
+
+
+def environment(config: Config, facts: Facts, broken: frozenset[str]) -> Iterator[Problem]:
+    yield from _launching(config, facts, broken)
+    yield from _precision(config, facts)
+    backend, device = config.env_cfg.dist_cfg.backend, facts.device_type
+    if backend is not None and backend not in BACKENDS:
+        text = f"{shown(backend)} is not a torch.distributed backend."
+        yield problem("FK013", ("env_cfg", "dist_cfg", "backend"), text, f"Known: {', '.join(BACKENDS)}.")
+    elif backend is not None and device is not None and BACKENDS[backend] not in (None, device):
+        text = f'"{backend}" moves {BACKENDS[backend]} tensors, and this run is on {device}.'
+        yield problem("FP005", ("env_cfg", "dist_cfg", "backend"), text, "Leave backend out, or use gloo.")
+    if config.randomness.deterministic and config.env_cfg.cudnn_benchmark:
+        text = "is true with randomness.deterministic; deterministic wins."
+        yield problem("FR002", ("env_cfg", "cudnn_benchmark"), text, "Drop one of them.")
+
+
+def _launching(config: Config, facts: Facts, broken: frozenset[str]) -> Iterator[Problem]:
+    launcher, strategy, world = chosen_launcher(config, facts), chosen_strategy(config, facts), known_world_size(config, facts)
+    seen = dict(facts.environment or ())
+    if "strategy" in broken or "launcher" in broken:
+        return
+    if isinstance(strategy, DISTRIBUTED) and launcher == "none":
+        text = f"{strategy.NAME} shares a model among ranks, and no launcher started any."
+        yield problem("FP001", ("strategy",), text, "Run with --nproc N or torchrun, or use SingleDeviceStrategy.")
+    if config.launcher not in (None, "none") and facts.environment is not None and not launchers.present(launcher, seen):
+        text = f'is "{launcher}", but its variables are not in the environment.'
+        yield problem("FP002", ("launcher",), text, "Start with that launcher, or remove the key.")
+    if isinstance(strategy, SingleDevice) and world is not None and world > 1:
+        text = f"{SingleDevice.NAME} in a world of {world} ranks would train {world} unrelated models."
+        yield problem("FP003", ("strategy",), text, "Use DDPStrategy, or start one process.")
+
+
+def _precision(config: Config, facts: Facts) -> Iterator[Problem]:
+    wrapper = config.optim_wrapper
+    if isinstance(wrapper, AmpOptim):
+        dtype = wrapper.dtype or {"cuda": "float16", "cpu": "bfloat16"}.get(facts.device_type or "", None)
+        supports = {"float16": facts.supports_fp16, "bfloat16": facts.supports_bf16}.get(dtype or "")
+        if supports is False:
+            text = f"{dtype} autocast is not supported on this {facts.device_type} device."
+            other = "bfloat16" if dtype == "float16" and facts.supports_bf16 else None
+            remedy = f'Set dtype="{other}".' if other else "Use OptimWrapper."
+            yield problem("FP004", ("optim_wrapper", "dtype"), text, remedy)
+    for key in ("val_cfg", "test_cfg"):
+        loop = getattr(config, key)
+        if loop is not None and loop.fp16 and facts.supports_fp16 is False:
+            text = f"float16 is not supported on this {facts.device_type} device."
+            yield problem("FP004", (key, "fp16"), text, "Set fp16=False.")

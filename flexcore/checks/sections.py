@@ -1,0 +1,144 @@
+"""Rules between sections: groups that belong together, exclusive keys, ranges of plain numbers and names."""
+
+import math
+from collections.abc import Iterator
+
+from flexcore.components import Component, Supplied
+from flexcore.config import AmpOptim, Config, EpochLoop
+from flexcore.facts import Facts
+from flexcore.problems import Path, Problem, shown
+from flexcore.rules import problem
+
+GROUPS: tuple[tuple[str, ...], ...] = (
+    ("train_dataloader", "train_cfg", "optim_wrapper"),
+    ("val_dataloader", "val_cfg", "val_evaluator"),
+    ("test_dataloader", "test_cfg", "test_evaluator"),
+)
+
+
+def groups(config: Config, _: Facts, broken: frozenset[str]) -> Iterator[Problem]:
+    for group in GROUPS:
+        given = [name for name in group if name in broken or getattr(config, name) is not None]
+        missing = [name for name in group if name not in given]
+        if given and missing:
+            yield problem(
+                "FK018", (missing[0],),
+                f"is missing while {' and '.join(given)} {'is' if len(given) == 1 else 'are'} given; "
+                f"{', '.join(group)} come together.",
+                f"Add {' and '.join(missing)}, or remove {' and '.join(given)}.",
+            )  # fmt: skip
+    if config.param_scheduler is not None and config.optim_wrapper is None and "optim_wrapper" not in broken:
+        text = "is given without optim_wrapper, whose parameters it would move."
+        yield problem("FS005", ("param_scheduler",), text, "Add optim_wrapper or remove param_scheduler.")
+
+
+def starting(config: Config, _: Facts, __: frozenset[str]) -> Iterator[Problem]:
+    if isinstance(config.resume, str) and config.load_from is not None:
+        text = f"names {shown(config.resume)} while load_from names {shown(config.load_from)}; a run starts from one."
+        yield problem("FC001", ("resume",), text, "Keep resume, or write resume=True with load_from.")
+    for path, value in ((("resume",), config.resume), (("load_from",), config.load_from)):
+        if isinstance(value, str) and not value.strip():
+            yield problem("FC010", path, f"is an empty path, got {shown(value)}.", "Name a checkpoint or remove it.")
+
+
+def ranges(config: Config, _: Facts, __: frozenset[str]) -> Iterator[Problem]:
+    yield from _loop_ranges(config)
+    yield from _optim_ranges(config)
+    at_least = (
+        (("global_batch_size",), config.global_batch_size, 1),
+        (("env_cfg", "resource_limit"), config.env_cfg.resource_limit, 1),
+        (("env_cfg", "mp_cfg", "opencv_num_threads"), config.env_cfg.mp_cfg.opencv_num_threads, 0),
+        (("log_processor", "window_size"), config.log_processor.window_size, 1),
+        (("log_processor", "num_digits"), config.log_processor.num_digits, 0),
+        (("randomness", "seed"), config.randomness.seed, 0),
+        (("format_version",), config.format_version, 1),
+    )
+    for path, value, least in at_least:
+        yield from _at_least(path, value, least)
+    yield from _positive(("env_cfg", "dist_cfg", "timeout"), config.env_cfg.dist_cfg.timeout)
+    if config.format_version > 1:
+        text = f"is {config.format_version}; this release reads format 1."
+        yield problem("FK020", ("format_version",), text, "Update flexcore or write format_version=1.")
+
+
+def _loop_ranges(config: Config) -> Iterator[Problem]:
+    loop = config.train_cfg
+    if loop is None:
+        return
+    by_epoch = isinstance(loop, EpochLoop)
+    total, name = (loop.max_epochs, "max_epochs") if isinstance(loop, EpochLoop) else (loop.max_iters, "max_iters")
+    yield from _at_least(("train_cfg", name), total, 0)
+    yield from _at_least(("train_cfg", "val_begin"), loop.val_begin, 0)
+    yield from _at_least(("train_cfg", "val_interval"), loop.val_interval, 1)
+    yield from _positive(("train_cfg", "max_time"), loop.max_time)
+    unit, previous = "epoch" if by_epoch else "iteration", 0
+    for i, (milestone, interval) in enumerate(loop.dynamic_intervals or ()):
+        path: Path = ("train_cfg", "dynamic_intervals", i)
+        if milestone <= previous:
+            text = f"starts at {unit} {milestone}, not after the one before ({previous})."
+            yield problem("FK020", path, text, "List milestones in rising order, from 1.")
+        yield from _at_least((*path, 1), interval, 1)
+        previous = milestone
+
+
+def _optim_ranges(config: Config) -> Iterator[Problem]:
+    wrapper = config.optim_wrapper
+    if wrapper is None:
+        return
+    yield from _at_least(("optim_wrapper", "accumulative_counts"), wrapper.accumulative_counts, 1)
+    if isinstance(wrapper.optimizer, Component):
+        yield from _optimizer(wrapper.optimizer)
+    clip, path = wrapper.clip_grad, ("optim_wrapper", "clip_grad")
+    if clip is not None:
+        needed, other = ("max_norm", "clip_value") if clip.type == "norm" else ("clip_value", "max_norm")
+        if getattr(clip, needed) is None:
+            yield problem("FK012", path, f'lacks the key "{needed}".', f'Add "{needed}" for type="{clip.type}".')
+        if getattr(clip, other) is not None:
+            text = f'has "{other}", which type="{clip.type}" does not use.'
+            yield problem("FK019", (*path, other), text, f'Remove it, or choose the other type.')
+        yield from _positive((*path, needed), getattr(clip, needed))
+        yield from _positive((*path, "norm_type"), clip.norm_type, infinite=True)
+    if isinstance(wrapper, AmpOptim) and isinstance(wrapper.loss_scale, float):
+        yield from _positive(("optim_wrapper", "loss_scale"), wrapper.loss_scale)
+
+
+def _optimizer(optimizer: Component) -> Iterator[Problem]:
+    path: Path = ("optim_wrapper", "optimizer")
+    lr = optimizer.kwargs.get("lr")
+    if "lr" in optimizer.kwargs and (type(lr) not in (int, float) or not math.isfinite(lr) or lr < 0):
+        yield problem("FK020", (*path, "lr"), f"must be a finite number >= 0, got {shown(lr)}.", "Correct the LR.")
+    if "params" in optimizer.kwargs:
+        yield problem("FK019", (*path, "params"), "is the model's parameters, which the run fills in.", "Remove it.")
+
+
+def names(config: Config, _: Facts, __: frozenset[str]) -> Iterator[Problem]:
+    for key in ("work_dir", "experiment_name"):
+        value = getattr(config, key)
+        if value is not None and (not value.strip() or "\0" in value or not _encodable(value)):
+            yield problem("FC010", (key,), f"is not a usable name: {shown(value)}.", "Write a plain path or name.")
+    name = config.experiment_name
+    if name is not None and ("/" in name or "\\" in name):
+        yield problem("FC010", ("experiment_name",), f"holds a path separator: {shown(name)}.", "Use work_dir for that.")
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _at_least(path: Path, value: int | None, least: int) -> Iterator[Problem]:
+    if value is not None and value < least:
+        yield problem("FK020", path, f"must be at least {least}, got {shown(value)}.", "Correct the value.")
+
+
+def _positive(path: Path, value: float | None, *, infinite: bool = False) -> Iterator[Problem]:
+    if value is not None and not (value > 0 and (infinite or math.isfinite(value))):
+        yield problem("FK020", path, f"must be a finite number > 0, got {shown(value)}.", "Correct the value.")
+
+
+def has(config: Config, key: str) -> bool:
+    value = getattr(config, key)
+    return value is not None or isinstance(value, Supplied)

@@ -1,0 +1,53 @@
+"""Keys that have their place but not yet their behaviour: each is refused, never ignored."""
+
+from collections.abc import Iterator
+
+from flexcore.config import Config, DataLoader
+from flexcore.facts import Facts
+from flexcore.hooks import Checkpoint, Logger
+from flexcore.problems import Path, Problem, shown
+from flexcore.rules import problem
+
+# (section, key): the only values that are built. A section None is absent from the config.
+BUILT: dict[tuple[str, str], tuple[object, ...]] = {
+    ("optim_wrapper", "paramwise_cfg"): (None,),
+    ("optim_wrapper", "constructor"): (None, "DefaultOptimWrapperConstructor"),
+    ("optim_wrapper", "use_fsdp"): (False,),
+    ("log_processor", "custom_cfg"): (None,),
+    ("log_processor", "log_with_hierarchy"): (False,),
+    ("log_processor", "mean_pattern"): (None,),
+    ("", "data_preprocessor"): (None,),
+}
+
+
+def unbuilt(config: Config, _: Facts, __: frozenset[str]) -> Iterator[Problem]:
+    for (section, key), built in BUILT.items():
+        owner = getattr(config, section) if section else config
+        value = getattr(owner, key, built[0])
+        if value not in built:
+            yield _refused((section, key) if section else (key,), value)
+    yield from _loaders(config)
+    for place, hook in _hooks(config):
+        if isinstance(hook, Checkpoint) and not hook.save_optimizer:
+            yield _refused((*place, "save_optimizer"), hook.save_optimizer)
+        if isinstance(hook, Logger) and not hook.log_metric_by_epoch:
+            yield _refused((*place, "log_metric_by_epoch"), hook.log_metric_by_epoch)
+
+
+def _loaders(config: Config) -> Iterator[Problem]:
+    loaders: list[tuple[Path, object]] = [(("train_dataloader",), config.train_dataloader)]
+    for key in ("val_dataloader", "test_dataloader"):
+        loaders += [((key,), named.loader) for named in getattr(config, key) or ()]
+    for path, loader in loaders:
+        if isinstance(loader, DataLoader) and loader.batch_sampler is not None:
+            yield _refused((*path, "batch_sampler"), loader.batch_sampler.type)
+
+
+def _hooks(config: Config) -> Iterator[tuple[Path, object]]:
+    yield from ((("default_hooks", slot.key), slot.hook) for slot in config.default_hooks)
+    yield from ((("custom_hooks", i), hook) for i, hook in enumerate(config.custom_hooks))
+
+
+def _refused(path: Path, value: object) -> Problem:
+    text = f"{shown(value)} is understood but not built yet."
+    return problem("FK014", path, text, "Remove it; nothing is silently ignored.")

@@ -1,0 +1,55 @@
+"""Launcher, ranks, strategy and process settings, chosen from config and facts."""
+
+from flexcore import launchers
+from flexcore.config import Config
+from flexcore.facts import Facts
+from flexcore.run_plan import Environment
+from flexcore.strategies import DDP, DISTRIBUTED, SingleDevice, Strategy
+
+
+def chosen_launcher(config: Config, facts: Facts) -> str:
+    """As given, else what the environment shows; a world of several ranks without one was started by torchrun."""
+    if config.launcher is not None:
+        return config.launcher
+    found = launchers.infer(dict(facts.environment or ()))
+    return "pytorch" if found == "none" and (facts.world_size or 1) > 1 else found
+
+
+def known_world_size(config: Config, facts: Facts) -> int | None:
+    """Ranks in the run: the fact, else what the launcher's variables say; 1 without a launcher."""
+    launcher = chosen_launcher(config, facts)
+    if facts.world_size is not None:
+        return facts.world_size
+    return 1 if launcher == "none" else launchers.world_size(launcher, dict(facts.environment or ()))
+
+
+def chosen_strategy(config: Config, facts: Facts) -> Strategy:
+    """As given, else SingleDevice without a launcher and DDP with one."""
+    if config.strategy is not None:
+        return config.strategy
+    return SingleDevice() if chosen_launcher(config, facts) == "none" else DDP()
+
+
+def data_parallel_size(strategy: Strategy, world_size: int | None) -> int | None:
+    return world_size if isinstance(strategy, DISTRIBUTED) else 1
+
+
+def environment(config: Config, facts: Facts) -> Environment:
+    env, randomness = config.env_cfg, config.randomness
+    defaults = {"cuda": "nccl", "cpu": "gloo", None: None}
+    seed = randomness.seed if randomness.seed is not None else facts.entropy
+    return Environment(
+        launcher=chosen_launcher(config, facts),
+        world_size=known_world_size(config, facts),
+        device_type=facts.device_type,
+        backend=env.dist_cfg.backend or defaults.get(facts.device_type, "gloo"),
+        timeout=env.dist_cfg.timeout,
+        seed=None if seed is None else seed % 2**32,
+        seed_given=randomness.seed is not None,
+        diff_rank_seed=randomness.diff_rank_seed,
+        deterministic=randomness.deterministic,
+        cudnn_benchmark=env.cudnn_benchmark and not randomness.deterministic,
+        mp_start_method=env.mp_cfg.mp_start_method,
+        opencv_num_threads=env.mp_cfg.opencv_num_threads,
+        resource_limit=env.resource_limit,
+    )

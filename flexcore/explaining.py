@@ -1,0 +1,189 @@
+"""A plan as text a person reads: every section one function from values to lines. Nothing is decided here."""
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+
+from flexcore import questions
+from flexcore.components import Component, Supplied
+from flexcore.config import DataLoader
+from flexcore.hooks import STAGES
+from flexcore.run_plan import EvalData, Fresh, LoadWeights, Plan, Resume
+from flexcore.strategies import SingleDevice
+
+SHOWN_EVENTS = 4
+
+
+def explain(plan: Plan) -> str:
+    """The whole plan as text, ending in a newline."""
+    sections = (_what(plan), _where(plan), _batch(plan), _clock(plan), _rates(plan), _evaluations(plan),
+                _events(plan), _hooks(plan), _start(plan), _notes(plan))  # fmt: skip
+    return "\n".join(line for section in sections for line in section) + "\n"
+
+
+def _row(label: str, *parts: object) -> str:
+    return f"{label:<12} {' '.join(str(part) for part in parts if part not in (None, ''))}".rstrip()
+
+
+def _or_unknown(value: object, fact: str) -> str:
+    return f"? (needs {fact})" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _thing(thing: Component | Supplied | None) -> str:
+    if thing is None:
+        return "none"
+    if isinstance(thing, Supplied):
+        return "supplied at run time"
+    args = ", ".join(f"{key}={_brief(value)}" for key, value in thing.kwargs.entries)
+    return f"{thing.type}({args})"
+
+
+def _brief(value: object) -> str:
+    text = repr(value) if not hasattr(value, "entries") and not hasattr(value, "values") else "..."
+    return text if len(text) < 40 else text[:37] + "..."
+
+
+def _what(plan: Plan) -> Iterator[str]:
+    smoke = ", one batch of everything (smoke)" if plan.smoke else ""
+    yield _row("Plan", f"{plan.mode}{smoke}: {plan.names.experiment_name}")
+    yield _row("model", _thing(plan.model), "" if plan.compile is None else "(compiled)")
+    if plan.loss is not None:
+        yield _row("loss", _thing(plan.loss))
+    yield _row("writes to", plan.names.work_dir)
+
+
+def _where(plan: Plan) -> Iterator[str]:
+    env = plan.environment
+    ranks = _or_unknown(env.world_size, "world_size")
+    device = env.device_type or "? (needs device_type)"
+    link = "" if isinstance(plan.strategy, SingleDevice) else f"over {env.backend or '?'}"
+    yield _row("runs on", f"{plan.strategy.NAME}, {ranks} rank{'' if env.world_size == 1 else 's'} on {device}", link,
+               "" if env.launcher == "none" else f"(launcher {env.launcher})")  # fmt: skip
+    origin = "given" if env.seed_given else "drawn from entropy"
+    yield _row("seed", _or_unknown(env.seed, "entropy") if env.seed is None else f"{env.seed} ({origin})",
+               "deterministic algorithms" if env.deterministic else "")  # fmt: skip
+
+
+def _batch(plan: Plan) -> Iterator[str]:
+    batch = plan.batching
+    if batch is None or plan.train is None:
+        return
+    yield _row("batch", _or_unknown(batch.micro_batch_size, "train_batch_size"), "micro x",
+               batch.gradient_accumulation_steps, "accumulation x", _or_unknown(batch.data_parallel_size, "world_size"),
+               "ranks =", _or_unknown(batch.global_batch_size, "world_size"), "samples per optimizer step")  # fmt: skip
+    what = "one global batch" if batch.clock == "global" else "one micro-batch per rank"
+    yield _row("iteration", what)
+    order = plan.train.order
+    loader = plan.train.loader
+    if isinstance(loader, DataLoader):
+        yield _row("train data", _thing(loader.dataset))
+    if order is not None:
+        detail = f"{order.samples:,} samples, {'shuffled' if order.shuffle else 'in order'}"
+        counts = f", {batch.dropped} dropped and {batch.repeated} repeated per epoch"
+        yield _row("", detail + ("" if order.endless else counts))
+    elif plan.train.opaque:
+        yield _row("", "order of its own")
+
+
+def _clock(plan: Plan) -> Iterator[str]:
+    clock = plan.timeline
+    if clock is None:
+        return
+    length = _or_unknown(clock.epoch_length, "train_samples")
+    total = _or_unknown(clock.max_iters, "train_samples")
+    steps = _or_unknown(clock.optimizer_steps, "train_samples")
+    loop = f"{clock.max_epochs:,} epochs x {length} iterations = {total}" if clock.by_epoch else f"{total} iterations"
+    yield _row("length", f"{loop}; {steps} optimizer steps")
+    if clock.window > 1:
+        tail = {"carry": "windows cross epochs", "step": "each epoch's last window may be short", "drop": "no short windows"}
+        yield _row("", f"a step every {clock.window} iterations; {tail[clock.tail]}")
+    if clock.max_seconds is not None:
+        yield _row("", f"or {clock.max_seconds:g} s of wall time, whichever comes first")
+
+
+def _rates(plan: Plan) -> Iterator[str]:
+    optimizer, clock = plan.optimizer, plan.timeline
+    if optimizer is None or clock is None:
+        return
+    clip = optimizer.clip_grad
+    clipping = "" if clip is None else f"clip {clip.type} {clip.max_norm if clip.type == 'norm' else clip.clip_value}"
+    precision = "" if optimizer.precision.dtype is None else f"autocast {optimizer.precision.dtype}"
+    scale = "" if optimizer.lr_scale in (None, 1.0) else f"LR scaled by {optimizer.lr_scale:g}"
+    yield _row("optimizer", "; ".join(part for part in (_thing(optimizer.component), scale, clipping, precision) if part))
+    for key in dict.fromkeys(schedule.param for schedule in plan.schedules or ()):
+        names = ", then ".join(type(s).__name__ for s in plan.schedules or () if s.param == key)
+        yield _row(key, f"{names}: {_curve(plan, key)}")
+    if not plan.schedules:
+        yield _row("lr", f"{_number(questions.value_at(plan).value)} throughout" if plan.schedules == () else "? (needs train_samples)")
+
+
+def _curve(plan: Plan, key: str) -> str:
+    total = plan.timeline.max_iters if plan.timeline is not None else None
+    if not total:
+        return "?"
+    points = sorted({0, total // 4, total // 2, 3 * total // 4, total - 1})
+    return "  ".join(f"{_number(questions.value_at(plan, key, i).value)} @{i}" for i in points)
+
+
+def _number(value: float | None) -> str:
+    return "?" if value is None else f"{value:.4g}"
+
+
+def _evaluations(plan: Plan) -> Iterator[str]:
+    for label, part in (("validation", plan.validation), ("test", plan.testing)):
+        if part is None:
+            continue
+        for data in part.loaders:
+            yield _row(label, f"{data.name + ': ' if data.name else ''}{_eval_size(data)}")
+        yield _row("", "metrics " + ", ".join(f"{m.name} = {_thing(m.metric)}" for m in part.metrics))
+
+
+def _eval_size(data: EvalData) -> str:
+    order = data.order
+    if order is None:
+        return "its own loader" if isinstance(data.loader, Supplied) else "? samples"
+    return f"{order.samples:,} samples in batches of {order.micro_batch_size}, each counted once"
+
+
+def _events(plan: Plan) -> Iterator[str]:
+    if plan.timeline is None:
+        return
+    checks = (f"epoch {e}" if plan.timeline.by_epoch else f"iteration {i}" for e, i in questions.validations(plan))
+    if plan.timeline.validates:
+        yield _row("validates", "after", _some(checks))
+    if plan.saving is not None:
+        if plan.timeline.max_iters is not None:
+            yield _row("saves", _some(f"{s.name} (iteration {s.iter})" for s in questions.saves(plan, best=False)))
+        keep = plan.saving.max_keep
+        yield _row("keeps", "all" if keep < 0 else f"the newest {keep}",
+                   *(f"and the best by {b.key or 'the first metric'} ({b.rule or 'rule by its name'})" for b in plan.saving.best))  # fmt: skip
+
+
+def _some(events: Iterable[str]) -> str:
+    """The first few events and a note that there are more, without walking them all."""
+    first = list(islice(iter(events), SHOWN_EVENTS + 1))
+    more = ", ..." if len(first) > SHOWN_EVENTS else ""
+    return (", ".join(first[:SHOWN_EVENTS]) + more) or "never"
+
+
+def _hooks(plan: Plan) -> Iterator[str]:
+    for i, hook in enumerate(plan.hooks):
+        stages = "? (needs --probe)" if hook.stages is None else ", ".join(s for s in STAGES if s in hook.stages)
+        yield _row("hooks" if i == 0 else "", f"{hook.priority:>3} {hook.name:<20} {stages}")
+
+
+def _start(plan: Plan) -> Iterator[str]:
+    match plan.start:
+        case Fresh(because=because):
+            yield _row("starts", f"fresh: {because}")
+        case LoadWeights(path=path):
+            yield _row("starts", f"from the weights of {path}")
+        case Resume(path=path, epoch=epoch, iter=iteration, because=because):
+            at = "" if iteration is None else f" at epoch {epoch}, iteration {iteration}"
+            yield _row("starts", f"by resuming {path}{at}: {because}")
+
+
+def _notes(plan: Plan) -> Iterator[str]:
+    for unknown in plan.unresolved:
+        yield _row("unknown", f"{unknown.field} until the fact {unknown.fact} is there")
+    for notice in plan.notices:
+        yield _row(notice.severity, str(notice))

@@ -1,0 +1,97 @@
+"""What the shell observed, rank-free; None means unknown. Nothing is observed here."""
+
+from attrs import frozen
+
+
+@frozen(kw_only=True)
+class CheckpointFact:
+    """One checkpoint that discovery found whole: manifest readable, files there with the right sizes.
+
+    Attributes:
+        path: the directory, as written in a plan.
+        epoch, iter: completed when it was saved.
+        resumable: False for weights saved inside an accumulation window.
+        validated: the validation due at that point was done before the save.
+        trajectory: (field, JSON text) of what decided its weights; see flexcore.starting.
+    """
+
+    path: str
+    name: str
+    epoch: int
+    iter: int
+    resumable: bool = True
+    validated: bool = False
+    trajectory: tuple[tuple[str, str], ...] | None = None
+    world_size: int | None = None
+    strategy: str | None = None
+    best: bool = False
+
+
+@frozen(kw_only=True)
+class ParameterFact:
+    """One named parameter: shape, whether it trains, and the name it shares storage with, if any."""
+
+    name: str
+    shape: tuple[int, ...]
+    requires_grad: bool = True
+    alias: str | None = None
+
+
+@frozen(kw_only=True)
+class GroupFact:
+    """Hyper-parameters a freshly built optimizer group really has, e.g. (("lr", 0.001), ("momentum", 0.9))."""
+
+    values: tuple[tuple[str, float], ...]
+
+
+@frozen(kw_only=True)
+class HookFact:
+    """What a user's hook class says of itself: the stages it listens to and its own priority.
+
+    `place` is its index in custom_hooks or its key in default_hooks.
+    """
+
+    place: int | str
+    stages: tuple[str, ...]
+    priority: int | str | None = None
+
+
+@frozen(kw_only=True)
+class Facts:
+    """Everything a plan may depend on besides the config. `Facts()` knows nothing.
+
+    Attributes:
+        environment: launcher variables of the process environment, sorted by name.
+        world_size: ranks in the run; local_world_size: ranks on one host.
+        device_type: "cpu" or "cuda"; device_count per host; device_memory in bytes.
+        train_samples: length of the training dataset; train_batches: length of a supplied loader,
+            in micro-batches per rank.
+        val_samples, test_samples: one entry per loader, in config order.
+        entropy: 64 random bits of rank 0; started_at: "YYYYmmdd_HHMMSS" of rank 0.
+        config_stem: the config file's name without directory and suffix.
+        checkpoints: what stands in work_dir/checkpoints; load_from: the checkpoint a path in the config names.
+    """
+
+    environment: tuple[tuple[str, str], ...] | None = None
+    world_size: int | None = None
+    local_world_size: int | None = None
+    device_type: str | None = None
+    device_count: int | None = None
+    device_memory: int | None = None
+    supports_bf16: bool | None = None
+    supports_fp16: bool | None = None
+    train_samples: int | None = None
+    train_batches: int | None = None
+    train_batch_size: int | None = None
+    val_samples: tuple[int | None, ...] | None = None
+    test_samples: tuple[int | None, ...] | None = None
+    parameters: tuple[ParameterFact, ...] | None = None
+    parameter_groups: tuple[GroupFact, ...] | None = None
+    hooks: tuple[HookFact, ...] | None = None
+    checkpoints: tuple[CheckpointFact, ...] | None = None
+    named_checkpoint: CheckpointFact | None = None
+    free_disk: int | None = None
+    versions: tuple[tuple[str, str], ...] | None = None
+    entropy: int | None = None
+    started_at: str | None = None
+    config_stem: str | None = None

@@ -1,0 +1,107 @@
+"""Plans as JSON text and as digests; the bytes here are a file format, so keys never move silently."""
+
+import hashlib
+import json
+from typing import Any
+
+from attrs import evolve
+
+from flexcore.components import Component, Supplied
+from flexcore.config import FORMAT_VERSION
+from flexcore.converting import dump, marked, structure, unmarked
+from flexcore.facts import Facts
+from flexcore.problems import ConfigError, shown
+from flexcore.rules import problem
+from flexcore.run_plan import Fresh, Names, Optimizer, Plan
+
+
+def to_json(plan: Plan, indent: int | None = None) -> str:
+    if plan.supplied:
+        slots = ", ".join(plan.supplied)
+        raise ValueError(f"the plan waits for live objects ({slots}); no other process could carry it out.")
+    return json.dumps({"kind": "flexcore.plan", **dump(plan, marked)}, indent=indent)
+
+
+def from_json(text: str) -> Plan:
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _unreadable(f"is not JSON: {shown(str(error))}.") from None
+    if not isinstance(data, dict) or data.pop("kind", None) != "flexcore.plan":
+        raise _unreadable("is not a flexcore plan.")
+    if data.get("format_version") != FORMAT_VERSION:
+        raise _unreadable(f"has format_version {shown(data.get('format_version'))}; this release reads {FORMAT_VERSION}.")
+    return structure(unmarked(data), Plan)
+
+
+def _unreadable(message: str) -> ConfigError:
+    return ConfigError([problem("FK002", (), message, "Write it anew with `flexcore plan -o`.")])
+
+
+def plan_digest(plan: Plan) -> str:
+    """Everything that will happen: the plan without the facts and notices it rests on."""
+    return _digest(_canonical(evolve(plan, facts=Facts(), notices=())))
+
+
+def trajectory(plan: Plan) -> tuple[tuple[str, str], ...]:
+    """What decides the weights, field by field, as JSON text; keys are those of starting.CHANGES."""
+    if plan.train is None or plan.optimizer is None or plan.batching is None or plan.timeline is None:
+        return (("model", _canonical(plan.model)),)
+    batching, timeline, optimizer = plan.batching, plan.timeline, plan.optimizer
+    kind = optimizer.component.type if isinstance(optimizer.component, Component) else "supplied"
+    settings = [optimizer.component, optimizer.groups, optimizer.clip_grad]
+    fields: dict[str, Any] = {
+        "model": plan.model,
+        "optimizer": kind,
+        "seed": plan.environment.seed,
+        "clock": batching.clock,
+        "batches": [timeline.epoch_length, batching.global_batch_size if batching.clock == "global" else
+                    [batching.micro_batch_size, batching.data_parallel_size]],
+        "order": _order(plan),
+        "data": plan.train.loader if isinstance(plan.train.loader, Supplied) else plan.train.loader.dataset,
+        "loss": plan.loss,
+        "optimizer settings": settings,
+        "accumulation": [timeline.window, timeline.tail] if batching.clock == "micro" else "global",
+        "schedules": plan.schedules,
+        "precision": optimizer.precision,
+        "length": [timeline.max_epochs, timeline.max_iters],
+    }  # fmt: skip
+    return tuple((name, _canonical(value)) for name, value in fields.items())
+
+
+def _order(plan: Plan) -> list[Any]:
+    order = plan.train.order if plan.train is not None else None
+    if order is None:
+        return ["opaque"]
+    return [order.samples, order.shuffle, order.seed, order.endless, order.contiguous, order.drop_last]
+
+
+def trajectory_digest(plan: Plan) -> str:
+    return _digest(json.dumps(trajectory(plan)))
+
+
+def config_digest(plan: Plan) -> str:
+    """The request alone; ranks compare it before they share facts."""
+    return _digest(_canonical(plan.config) + plan.mode + str(plan.smoke))
+
+
+def blank(plan: Plan) -> Plan:
+    """The plan without names and start: what two runs of one job share."""
+    names = Names(experiment_name="", work_dir="", timestamp=None, run_id=None)
+    return evolve(plan, names=names, start=Fresh())
+
+
+def _canonical(value: Any) -> str:
+    if isinstance(value, list):
+        return "[" + ",".join(_canonical(item) for item in value) + "]"
+    return json.dumps(_marked_dump(value), sort_keys=True, separators=(",", ":"))
+
+
+def _marked_dump(value: Any) -> Any:
+    if isinstance(value, Supplied | Optimizer):
+        return dump(value, marked)
+    return dump(value, marked)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,120 @@
+"""Questions a plan answers, for scripts and notebooks: values, events and samples at any point, lazily."""
+
+from collections.abc import Iterator
+
+from attrs import evolve, frozen
+
+from flexcore import sampling, timeline
+from flexcore.run_plan import Plan
+from flexcore.saving import best_name, retained
+from flexcore.schedules import value as scheduled
+
+
+
+@frozen
+class Value:
+    """An answer that may not exist yet: `value` None comes with the reason."""
+
+    value: float | None
+    reason: str = ""
+
+
+def value_at(plan: Plan, key: str = "lr", iteration: int = 0, group: int = 0) -> Value:
+    """The optimizer-group value in force during a 0-based iteration, before its optimizer step.
+
+    Raises:
+        IndexError: the plan has no such group. KeyError: the group has no such planned key.
+    """
+    if plan.optimizer is None or plan.timeline is None:
+        return Value(None, f"a {plan.mode} plan has no optimizer")
+    base = dict(plan.optimizer.groups[group].values)[key]
+    if base is None:
+        return Value(None, f"{key} is not in the config and the optimizer has not been built")
+    if plan.optimizer.lr_scale is None:
+        return Value(None, "the LR's scale needs world_size and the batch size")
+    if plan.schedules is None:
+        return Value(None, "a schedule ends with the run, whose length needs train_samples")
+    own = tuple(schedule for schedule in plan.schedules if schedule.param == key)
+    return Value(scheduled(own, base, iteration, plan.timeline.epoch_length))
+
+
+def validations(plan: Plan) -> Iterator[tuple[int, int | None]]:
+    """(completed epochs, completed iterations) of every validation, in order; epoch 0 in the iteration loop."""
+    return iter(()) if plan.timeline is None else timeline.validations(plan.timeline)
+
+
+@frozen
+class Save:
+    """One planned checkpoint. conditional: written only if the metric improved."""
+
+    epoch: int
+    iter: int
+    name: str
+    conditional: bool = False
+
+
+def saves(plan: Plan, *, best: bool = True) -> Iterator[Save]:
+    """Every checkpoint in the order written; best ones, which the data decide, are marked conditional."""
+    if plan.saving is None or plan.timeline is None:
+        return
+    clock, saving = plan.timeline, plan.saving
+    regular = timeline.saves(clock, saving.points)
+    checks = timeline.validations(clock) if best and saving.best else iter(())
+    due, check = next(regular, None), next(checks, None)
+    while due is not None or check is not None:
+        if due is not None and (check is None or check[1] is None or due[1] <= check[1]):
+            yield Save(clock.epoch_of(due[1]), due[1], saving.name(due[0]))
+            due = next(regular, None)
+        elif check is not None:
+            epoch, at = check
+            for entry in saving.best:
+                units = epoch if clock.by_epoch else (at or 0)
+                yield Save(epoch, at or 0, best_name(entry.key or "auto", clock.by_epoch, units), conditional=True)
+            check = next(checks, None)
+
+
+def kept(plan: Plan, after: int) -> tuple[str, ...]:
+    """The regular checkpoints standing after `after` completed iterations, oldest first."""
+    if plan.saving is None:
+        return ()
+    names = (save.name for save in saves(plan, best=False) if save.iter <= after)
+    standing: tuple[str, ...] = ()
+    for _name, standing in retained(names, plan.saving.max_keep):
+        pass
+    return standing
+
+
+def sample_indices(plan: Plan, *, epoch: int, rank: int = 0, start: int = 0) -> Iterator[int]:
+    """Dataset indices one rank trains on in an epoch, from its sample `start` on. The skip costs O(1).
+
+    Raises:
+        ValueError: the order is a user's own, or a fact it needs is unknown.
+    """
+    order = plan.train.order if plan.train is not None else None
+    if order is None:
+        opaque = plan.train is not None and plan.train.opaque
+        raise ValueError("the order is the loader's own." if opaque else "the order needs train_samples and a seed.")
+    clock = plan.timeline
+    per_epoch = order.micro_batches
+    if clock is not None and clock.epoch_length is not None and plan.batching is not None:
+        per_epoch = clock.epoch_length * plan.batching.per_iteration
+    first, skip = divmod(start, order.micro_batch_size)
+    base = epoch * per_epoch if order.endless else 0
+    for micro_batch in range(first, per_epoch):
+        yield from sampling.indices(order, epoch, base + micro_batch, rank)[skip:]
+        skip = 0
+
+
+def with_world_size(plan: Plan, world_size: int) -> Plan:
+    """The plan of the same request on another number of ranks.
+
+    Raises:
+        ConfigError: the request has no plan there.
+    """
+    from flexcore.planning import plan as make
+
+    facts = evolve(
+        plan.facts, world_size=world_size, environment=(("RANK", "0"), ("WORLD_SIZE", str(world_size))),
+        local_world_size=None,
+    )  # fmt: skip
+    return make(plan.config, facts, mode=plan.mode, smoke=plan.smoke)

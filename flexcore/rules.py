@@ -1,0 +1,80 @@
+"""Every rule a config can break, as data: code, name, default severity, why. The checks live in checks/."""
+
+from collections.abc import Mapping
+
+from attrs import frozen
+
+from flexcore.problems import Path, Problem, Severity
+
+
+@frozen
+class Rule:
+    name: str
+    severity: Severity
+    why: str
+
+
+RULES: Mapping[str, Rule] = {
+    # FK: files, keys and types
+    "FK001": Rule("unreadable-file", "error", "A file that cannot be read cannot be planned."),
+    "FK002": Rule("syntax-error", "error", "The file is not valid in its format."),
+    "FK003": Rule("needs-execution", "error", "Configs are evaluated, never executed: what a plan says must not depend on code."),
+    "FK004": Rule("duplicate-key", "error", "Of two values for one key, one is silently lost."),
+    "FK005": Rule("bad-base", "error", "A base that is missing or circular leaves the config incomplete."),
+    "FK006": Rule("bad-override", "error", "An override that cannot be applied would be silently lost."),
+    "FK007": Rule("evaluation-failed", "error", "An expression failed or exceeded its limits."),
+    "FK010": Rule("unknown-key", "error", "A misspelt key is a setting that silently does nothing."),
+    "FK011": Rule("wrong-type", "error", "A value of another type would be coerced or crash hours later."),
+    "FK012": Rule("missing-key", "error", "A section lacks what it cannot do without."),
+    "FK013": Rule("unknown-type", "error", "A type that names nothing cannot be built."),
+    "FK014": Rule("not-built-yet", "error", "The key is understood but its behaviour is not built; ignoring it would be a lie."),
+    "FK015": Rule("not-plain-data", "error", "Only plain data can be planned, compared and saved."),
+    "FK016": Rule("live-object", "error", "A live object in a config cannot be compared, saved or shipped."),
+    "FK017": Rule("retired", "error", "The named thing is gone from the field; a replacement exists."),
+    "FK018": Rule("partial-group", "error", "Loop, loader and evaluator (or optimizer) only work together."),
+    "FK019": Rule("exclusive-keys", "error", "Two keys that fix the same thing can contradict each other."),
+    "FK020": Rule("out-of-range", "error", "The value has no meaning outside its range."),
+    "FK021": Rule("nothing-to-do", "error", "The asked mode needs a section that is not there."),
+    # FD: data and batching
+    "FD001": Rule("no-batch-size", "error", "Without a batch size nothing can be counted."),
+    "FD002": Rule("batch-contradiction", "error", "micro x accumulation x data_parallel_size must equal the global batch."),
+    "FD003": Rule("zero-step-epoch", "error", "An epoch without a single iteration trains nothing."),
+    "FD004": Rule("uneven-training-shards", "error", "Ranks with different batch counts hang in the first all-reduce."),
+    "FD005": Rule("worker-setting-without-workers", "error", "The setting does nothing without worker processes; torch refuses it."),
+    "FD006": Rule("shuffled-evaluation", "warning", "Shuffling an evaluation changes nothing but its order."),
+    "FD007": Rule("samples-dropped", "info", "Some samples are left out of every epoch."),
+    "FD008": Rule("samples-repeated", "info", "Some samples are used twice in an epoch to fill the last batch."),
+    "FD009": Rule("opaque-order", "info", "The order of a user's own loader or sampler is not planned; a resume replays it."),
+    # FS: schedules and LR
+    "FS001": Rule("empty-span", "error", "A schedule must end after it begins."),
+    "FS002": Rule("no-closed-form", "error", "A schedule with a floor overlaps another."),
+    "FS003": Rule("epochs-in-iteration-loop", "error", "An iteration loop has no epochs to count."),
+    "FS004": Rule("lr-scaling-without-base", "error", "Scaling an LR needs the batch size it was tuned for."),
+    "FS005": Rule("schedule-without-optimizer", "error", "A schedule moves an optimizer's parameters."),
+    "FS006": Rule("schedule-not-applied", "warning", "The hook that sets scheduled values was removed."),
+    # FC: checkpoints, validation, resume
+    "FC001": Rule("resume-and-load-from", "error", "A run can start from one place."),
+    "FC002": Rule("unknown-best-rule", "error", "Whether more or less of a metric is better cannot be guessed."),
+    "FC003": Rule("best-without-validation", "error", "The best checkpoint is chosen by a validation that never runs."),
+    "FC004": Rule("bad-name-template", "error", "Checkpoint names must be plain file names with one counter."),
+    "FC005": Rule("resume-differs", "error", "The checkpoint belongs to another training trajectory."),
+    "FC006": Rule("nothing-saved", "warning", "The run ends without any checkpoint."),
+    "FC007": Rule("already-done", "info", "The checkpoint to resume is already at the end of the run."),
+    "FC008": Rule("nothing-to-resume", "info", "No checkpoint was found, so the run starts fresh."),
+    "FC009": Rule("unresumable-checkpoint", "error", "The named checkpoint holds no training state to continue from."),
+    "FC010": Rule("bad-path", "error", "The path cannot name what it should."),
+    # FP: parallelism and precision
+    "FP001": Rule("strategy-without-launcher", "error", "A distributed strategy needs ranks."),
+    "FP002": Rule("launcher-without-environment", "error", "The launcher's variables are not there."),
+    "FP003": Rule("single-device-in-world", "error", "Ranks without a distributed strategy train apart and overwrite each other."),
+    "FP004": Rule("unsupported-precision", "error", "The device cannot compute in this precision."),
+    "FP005": Rule("backend-device-mismatch", "error", "The backend cannot move this device's tensors."),
+    # FR: reproducibility
+    "FR001": Rule("seed-from-entropy", "info", "No seed was given; the recorded one repeats the run."),
+    "FR002": Rule("deterministic-over-benchmark", "warning", "cudnn_benchmark picks algorithms by timing; deterministic wins."),
+}  # fmt: skip
+
+
+def problem(code: str, path: Path, message: str, remedy: str) -> Problem:
+    """A finding of the table's severity."""
+    return Problem(code=code, path=path, message=message, remedy=remedy, severity=RULES[code].severity)

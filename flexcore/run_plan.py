@@ -1,0 +1,318 @@
+"""Plan and its parts: everything a run will do, as one frozen value. Nothing is decided here."""
+
+from typing import Literal
+
+from attrs import frozen
+
+from flexcore.components import Component, Supplied
+from flexcore.config import ClipGrad, Config, DataLoader
+from flexcore.facts import Facts
+from flexcore.hooks import PlannedHook
+from flexcore.problems import Problem
+from flexcore.sampling import Order
+from flexcore.schedules import Schedule
+from flexcore.strategies import Compile, Strategy
+from flexcore.timeline import SavePoints, Tail, Timeline
+
+Mode = Literal["train", "val", "test"]
+
+
+@frozen(kw_only=True)
+class Fresh:
+    """Start from the model's own initialisation; `because` says why nothing is resumed."""
+
+    NAME = "Fresh"
+    because: str = "nothing was asked to be loaded"
+
+
+@frozen(kw_only=True)
+class LoadWeights:
+    """Load model weights only; counters, optimizer and order start anew."""
+
+    NAME = "LoadWeights"
+    path: str
+
+
+@frozen(kw_only=True)
+class Resume:
+    """Continue a checkpoint: weights, optimizer, counters, RNG, hooks and sample position.
+
+    epoch, iter: completed counts when it was saved; None while the checkpoint has not been looked at.
+    validated: the validation due at that point is already done.
+    """
+
+    NAME = "Resume"
+    path: str
+    epoch: int | None = None
+    iter: int | None = None
+    validated: bool = False
+    because: str = ""
+
+
+Start = Fresh | LoadWeights | Resume
+
+
+@frozen(kw_only=True)
+class Names:
+    """Where the run's files go. timestamp and run id come from Facts; None while unknown."""
+
+    experiment_name: str
+    work_dir: str
+    timestamp: str | None
+    run_id: str | None
+
+    @property
+    def log_dir(self) -> str | None:
+        """work_dir/<timestamp>_<run id>."""
+        return None if self.timestamp is None else f"{self.work_dir}/{self.timestamp}_{self.run_id}"
+
+    @property
+    def checkpoint_dir(self) -> str:
+        return f"{self.work_dir}/checkpoints"
+
+
+@frozen(kw_only=True)
+class Environment:
+    """How every process is set up.
+
+    device_type: "cpu" or "cuda"; None: chosen by what the shell finds. backend: of torch.distributed.
+    timeout: of collectives, in seconds.
+    """
+
+    launcher: str
+    world_size: int | None
+    device_type: str | None
+    backend: str | None
+    timeout: float
+    seed: int | None
+    seed_given: bool
+    diff_rank_seed: bool
+    deterministic: bool
+    cudnn_benchmark: bool
+    mp_start_method: str
+    opencv_num_threads: int
+    resource_limit: int
+
+
+@frozen(kw_only=True)
+class Precision:
+    """Autocast of forward passes. dtype None: full precision. loss_scale: float16 only; None otherwise.
+
+    loss_scale: "dynamic", or a fixed number; growth settings are torch.amp.GradScaler's.
+    """
+
+    dtype: Literal["float16", "bfloat16"] | None = None
+    loss_scale: float | Literal["dynamic"] | None = None
+    init_scale: float = 65536.0
+    growth_factor: float = 2.0
+    backoff_factor: float = 0.5
+    growth_interval: int = 2000
+
+
+@frozen(kw_only=True)
+class Batching:
+    """The batch identity: micro_batch_size x gradient_accumulation_steps x data_parallel_size = global.
+
+    Attributes:
+        clock: what an iteration is: one "micro" batch per rank, or one "global" batch.
+        per_iteration: micro-batches per rank in one iteration: 1, or the accumulation on the global clock.
+        dropped, repeated: samples per epoch left out, or used twice to fill the last batch; None: unknown.
+    """
+
+    micro_batch_size: int | None
+    gradient_accumulation_steps: int
+    global_batch_size: int | None
+    data_parallel_size: int | None
+    clock: Literal["micro", "global"]
+    per_iteration: int
+    tail: Tail
+    dropped: int | None = None
+    repeated: int | None = None
+
+
+@frozen(kw_only=True)
+class Group:
+    """One optimizer parameter group: base values after LR scaling, by group key; None: the class's default."""
+
+    values: tuple[tuple[str, float | None], ...]
+
+    def base(self, key: str) -> float | None:
+        return next((value for name, value in self.values if name == key), None)
+
+
+@frozen(kw_only=True)
+class Optimizer:
+    """What is built and how its gradients are treated. lr_scale: the factor of auto_scale_lr, 1 when off."""
+
+    component: Component | Supplied
+    groups: tuple[Group, ...]
+    lr_scale: float | None
+    clip_grad: ClipGrad | None
+    precision: Precision
+
+
+@frozen(kw_only=True)
+class TrainData:
+    """The training loader. order None: unknown yet, or (opaque) a user's own, which a resume replays."""
+
+    loader: DataLoader | Supplied
+    order: Order | None
+    opaque: bool
+
+
+@frozen(kw_only=True)
+class EvalData:
+    """One evaluation loader: samples by stride, never padded, so that none counts twice."""
+
+    name: str | None
+    loader: DataLoader | Supplied
+    order: Order | None
+
+
+@frozen(kw_only=True)
+class PlannedMetric:
+    """A metric and the key its value is reported under (a mapping of values keeps its own keys)."""
+
+    name: str
+    metric: Component | Supplied
+
+
+@frozen(kw_only=True)
+class Evaluation:
+    """Every loader is run over and reported through every metric.
+
+    dtype: autocast of forward passes. max_batches: at most so many per rank and loader; None: all.
+    """
+
+    loaders: tuple[EvalData, ...]
+    metrics: tuple[PlannedMetric, ...]
+    dtype: Literal["float16"] | None = None
+    max_batches: int | None = None
+
+
+@frozen(kw_only=True)
+class Best:
+    """Keep the best checkpoint of one metric; key None is the first metric reported."""
+
+    key: str | None
+    rule: Literal["greater", "less"] | None
+
+
+@frozen(kw_only=True)
+class Saving:
+    """When checkpoints are written, under which names, and which are kept."""
+
+    points: SavePoints
+    max_keep: int
+    template: str
+    best: tuple[Best, ...]
+    greater_keys: tuple[str, ...]
+    less_keys: tuple[str, ...]
+
+    def name(self, units: int) -> str:
+        return self.template.format(units)
+
+
+@frozen(kw_only=True)
+class Logging:
+    """What is printed and recorded: every `interval` iterations, means over `window` of them.
+
+    interval None: the logger hook was removed; nothing is printed while training.
+    """
+
+    interval: int | None
+    ignore_last: bool
+    window: int
+    digits: int
+    level: str
+    backends: tuple[str, ...]
+
+
+@frozen(kw_only=True)
+class Unresolved:
+    """A plan field that stays symbolic and the fact that would settle it."""
+
+    field: str
+    fact: str
+
+
+@frozen(kw_only=True)
+class Plan:
+    """All a run will do. Equal plans run alike; `config` and `facts` are what it was made from."""
+
+    format_version: int
+    mode: Mode
+    smoke: bool
+    names: Names
+    environment: Environment
+    strategy: Strategy
+    model: Component | Supplied
+    loss: Component | Supplied | None
+    compile: Compile | None
+    train: TrainData | None
+    batching: Batching | None
+    timeline: Timeline | None
+    optimizer: Optimizer | None
+    schedules: tuple[Schedule, ...] | None
+    validation: Evaluation | None
+    testing: Evaluation | None
+    saving: Saving | None
+    logging: Logging
+    hooks: tuple[PlannedHook, ...]
+    start: Start
+    notices: tuple[Problem, ...]
+    unresolved: tuple[Unresolved, ...]
+    config: Config
+    facts: Facts
+
+    def hooks_at(self, stage: str) -> tuple[PlannedHook, ...]:
+        """The hooks that listen to a stage, in the order they run. Unlooked-at user hooks count as listening."""
+        return tuple(hook for hook in self.hooks if hook.stages is None or stage in hook.stages)
+
+    @property
+    def supplied(self) -> tuple[str, ...]:
+        """The slots live objects must fill; a plan that has any belongs to this process alone."""
+        from flexcore.planning import supplied_slots
+
+        return supplied_slots(self.config)
+
+    def to_json(self, indent: int | None = None) -> str:
+        """The whole plan as JSON text.
+
+        Raises:
+            ValueError: the plan waits for supplied objects, so no other process can read it.
+        """
+        from flexcore import plan_files
+
+        return plan_files.to_json(self, indent)
+
+    @staticmethod
+    def from_json(text: str) -> "Plan":
+        """The plan `to_json` wrote.
+
+        Raises:
+            ConfigError: not a plan, of another format version, or altered past its types.
+        """
+        from flexcore import plan_files
+
+        return plan_files.from_json(text)
+
+    @property
+    def plan_digest(self) -> str:
+        """SHA-256 of everything but the facts it rests on; ranks compare it before they start."""
+        from flexcore import plan_files
+
+        return plan_files.plan_digest(self)
+
+    @property
+    def trajectory_digest(self) -> str:
+        """SHA-256 of what decides the weights; equal digests mean a checkpoint can be continued."""
+        from flexcore import plan_files
+
+        return plan_files.trajectory_digest(self)
+
+    def __str__(self) -> str:
+        from flexcore.explaining import explain
+
+        return explain(self)
+

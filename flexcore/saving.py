@@ -1,0 +1,88 @@
+"""Which checkpoints are written, named, best and kept: from CheckpointHook's settings to Saving."""
+
+from collections.abc import Iterable, Iterator
+from typing import Literal
+
+from flexcore.config import EpochLoop, TrainLoop
+from flexcore.hooks import Checkpoint
+from flexcore.run_plan import Best, Saving
+from flexcore.timeline import SavePoints
+
+GREATER_KEYS = ("acc", "top", "AR@", "auc", "precision", "mAP", "mDice", "mIoU", "mAcc", "aAcc")
+LESS_KEYS = ("loss",)
+Rule = Literal["greater", "less"]
+
+
+def as_tuple(value: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    return () if value is None else (value,) if isinstance(value, str) else value
+
+
+def inferred_rule(key: str, greater: Iterable[str], less: Iterable[str]) -> Rule | None:
+    """Whether more of a metric is better: exact name first, then substring, ignoring case (mmengine's order)."""
+    lowered = key.lower()
+    up, down = [k.lower() for k in greater], [k.lower() for k in less]
+    if lowered in up:
+        return "greater"
+    if lowered in down:
+        return "less"
+    if any(name in lowered for name in up):
+        return "greater"
+    return "less" if any(name in lowered for name in down) else None
+
+
+def best_rules(hook: Checkpoint) -> tuple[Best, ...]:
+    """One Best per save_best name; key None for "auto", whose rule is inferred when the metric is seen."""
+    names, rules = as_tuple(hook.save_best), as_tuple(hook.rule)
+    given: tuple[str | None, ...] = rules * len(names) if len(rules) == 1 else rules or (None,) * len(names)
+    greater = as_tuple(hook.greater_keys) or GREATER_KEYS
+    less = as_tuple(hook.less_keys) or LESS_KEYS
+    found = []
+    for name, rule in zip(names, given, strict=False):
+        known: Rule | None = "greater" if rule == "greater" else "less" if rule == "less" else None
+        if name == "auto":
+            found.append(Best(key=None, rule=known))
+        else:
+            found.append(Best(key=name, rule=known or inferred_rule(name, greater, less)))
+    return tuple(found)
+
+
+def saving(hook: Checkpoint, loop: TrainLoop) -> Saving:
+    """The checkpoint plan; interval and unit default to the training loop's own."""
+    epochs = isinstance(loop, EpochLoop)
+    by_epoch = epochs if hook.by_epoch is None else hook.by_epoch
+    default = 1 if by_epoch else loop.val_interval if not epochs else 1000
+    template = hook.filename_tmpl or ("epoch_{}" if by_epoch else "iter_{}")
+    return Saving(
+        points=SavePoints(
+            interval=default if hook.interval is None else hook.interval,
+            by_epoch=by_epoch, save_begin=hook.save_begin, save_last=hook.save_last,
+        ),
+        max_keep=hook.max_keep_ckpts,
+        template=template.removesuffix(".pth"),
+        best=best_rules(hook),
+        greater_keys=as_tuple(hook.greater_keys) or GREATER_KEYS,
+        less_keys=as_tuple(hook.less_keys) or LESS_KEYS,
+    )  # fmt: skip
+
+
+def best_name(key: str, by_epoch: bool, units: int) -> str:
+    """ "acc", epoch 5 -> "best_acc_epoch_5"; separators in a metric's name become "_"."""
+    plain = "".join(c if c.isalnum() or c in "-_.@" else "_" for c in key)
+    return f"best_{plain}_{'epoch' if by_epoch else 'iter'}_{units}"
+
+
+def is_better(rule: Rule, score: float, best: float | None) -> bool:
+    """Whether a score replaces the best so far; NaN never does."""
+    if score != score:
+        return False
+    return best is None or (score > best if rule == "greater" else score < best)
+
+
+def retained(names: Iterable[str], max_keep: int) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """For each saved name in order: (name, what stands after it), the newest max_keep; -1 keeps all."""
+    standing: list[str] = []
+    for name in names:
+        standing = [*[kept for kept in standing if kept != name], name]
+        if max_keep > 0:
+            standing = standing[-max_keep:]
+        yield name, tuple(standing)

@@ -1,0 +1,112 @@
+"""Where a run starts: the resume / load_from matrix over the checkpoints in Facts, and what may differ."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+from flexcore.config import Config
+from flexcore.facts import CheckpointFact, Facts
+from flexcore.problems import Problem, shown
+from flexcore.rules import problem
+from flexcore.run_plan import Fresh, LoadWeights, Resume, Start
+
+Change = Literal["resume-safe", "trajectory-changing", "incompatible"]
+
+# What a difference in each trajectory field means for continuing a checkpoint. Incompatible: the state does not
+# fit or its counters would mean something else. Trajectory-changing: it fits, and the weights will differ from
+# those of an uninterrupted run.
+CHANGES: Mapping[str, Change] = {
+    "model": "incompatible",
+    "optimizer": "incompatible",
+    "seed": "incompatible",
+    "clock": "incompatible",
+    "batches": "incompatible",
+    "order": "incompatible",
+    "data": "trajectory-changing",
+    "loss": "trajectory-changing",
+    "optimizer settings": "trajectory-changing",
+    "accumulation": "trajectory-changing",
+    "schedules": "trajectory-changing",
+    "precision": "trajectory-changing",
+    "length": "resume-safe",
+}
+
+
+def newest(checkpoints: tuple[CheckpointFact, ...] | None) -> CheckpointFact | None:
+    """The resumable checkpoint with the most iterations; of two at one iteration, the validated one."""
+    able = [fact for fact in checkpoints or () if fact.resumable]
+    return max(able, key=lambda fact: (fact.iter, fact.validated, not fact.best, fact.name), default=None)
+
+
+def chosen(config: Config, facts: Facts) -> Start:
+    """The starting point by DESIGN's matrix. (True, X) prefers work_dir's newest, so a requeued job goes on."""
+    resume, load_from = config.resume, config.load_from
+    if isinstance(resume, str):
+        return _resumed(facts.named_checkpoint, resume, "resume names it")
+    if not resume:
+        return Fresh() if load_from is None else LoadWeights(path=load_from)
+    found = newest(facts.checkpoints)
+    if found is not None:
+        return _resumed(found, found.path, "newest complete checkpoint in work_dir")
+    if load_from is not None:
+        return _resumed(facts.named_checkpoint, load_from, "load_from names it and work_dir holds none")
+    if facts.checkpoints is None:
+        return Fresh(because="resume=True, but work_dir has not been looked at")
+    return Fresh(because="resume=True found no complete checkpoint in work_dir")
+
+
+def _resumed(fact: CheckpointFact | None, path: str, because: str) -> Resume:
+    if fact is None:
+        return Resume(path=path, because=because)
+    return Resume(path=path, epoch=fact.epoch, iter=fact.iter, validated=fact.validated, because=because)
+
+
+def fact_of(start: Start, facts: Facts) -> CheckpointFact | None:
+    """What is known of the checkpoint a start resumes."""
+    if not isinstance(start, Resume):
+        return None
+    known = (*(facts.checkpoints or ()), *((facts.named_checkpoint,) if facts.named_checkpoint else ()))
+    return next((fact for fact in known if fact.path == start.path), None) or (
+        facts.named_checkpoint if facts.named_checkpoint and start.iter == facts.named_checkpoint.iter else None
+    )
+
+
+def differences(
+    then: tuple[tuple[str, str], ...], now: tuple[tuple[str, str], ...]
+) -> tuple[tuple[str, Change, str, str], ...]:
+    """(field, class, then, now) of each trajectory field that changed."""
+    before, after = dict(then), dict(now)
+    return tuple(
+        (name, CHANGES.get(name, "trajectory-changing"), before.get(name, "nothing"), after.get(name, "nothing"))
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name)
+    )
+
+
+def resume_problems(
+    start: Start, facts: Facts, trajectory: tuple[tuple[str, str], ...], total: int | None
+) -> list[Problem]:
+    """Why the checkpoint cannot be continued as planned, or what will differ if it is."""
+    fact = fact_of(start, facts)
+    if fact is None:
+        return []
+    found = []
+    if not fact.resumable:
+        text = f"{shown(fact.path)} holds weights only; it was saved inside an accumulation window."
+        found.append(problem("FC009", ("resume",), text, "Resume another checkpoint, or use load_from."))
+    if total is not None and fact.iter > total:
+        text = f"{shown(fact.path)} has done {fact.iter} iterations and this run ends at {total}."
+        found.append(problem("FC005", ("resume",), text, "Train for longer, or start in another work_dir."))
+    if total is not None and fact.iter == total:
+        text = f"{shown(fact.path)} is at the end of the run already; nothing is left to train."
+        found.append(problem("FC007", ("resume",), text, "Raise the run's length to go on."))
+    for name, change, then, now in differences(fact.trajectory, trajectory) if fact.trajectory else ():
+        found.append(_difference(fact.path, name, change, then, now))
+    return found
+
+
+def _difference(path: str, name: str, change: Change, then: str, now: str) -> Problem:
+    text = f"{shown(path)} was trained with {name} {shown(then, 200)}, this run has {shown(now, 200)} ({change})."
+    if change == "incompatible":
+        return problem("FC005", ("resume",), text, "Restore the setting, or start in another work_dir.")
+    severity: Literal["warning", "info"] = "info" if change == "resume-safe" else "warning"
+    return Problem(code="FC005", path=("resume",), message=text, remedy="Nothing to do if meant.", severity=severity)

@@ -1,0 +1,211 @@
+"""The closed unions and how their members are named in configs: one table a union, with what is not built."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, get_args
+
+from attrs import field, frozen
+
+from flexcore import config, hooks, schedules, strategies
+from flexcore.components import Component, Data, Supplied, freeze, is_import_path, last_segment
+from flexcore.config import IterLoop
+from flexcore.hooks import Hook, UserHook
+from flexcore.problems import did_you_mean, shown
+from flexcore.run_plan import Fresh, LoadWeights, Resume
+
+KEY_OF_FIELD: Mapping[str, str] = {"factor_value": "factor", "param": "param_name"}
+PARAM_SUFFIXES: Mapping[str, str] = {"LR": "lr", "Momentum": "momentum"}
+Error = Callable[..., Exception]
+
+
+@frozen
+class Tagged:
+    """How one union is read.
+
+    Attributes:
+        what: the union's name in messages.
+        members: type name -> (class, preset fields).
+        default: the type taken when none is given.
+        unbuilt: known names whose behaviour is not built yet. retired: name -> what to use instead.
+        other: reads a mapping whose type is an import path; None refuses those.
+    """
+
+    what: str
+    members: Mapping[str, tuple[type, Mapping[str, Any]]]
+    default: str | None = None
+    unbuilt: frozenset[str] = frozenset()
+    retired: Mapping[str, str] = field(factory=dict)
+    other: Callable[[dict[str, Any], Error], Any] | None = None
+
+    def __call__(self, value: dict[str, Any] | str, converter: Any, error: Error) -> Any:
+        value = {"type": value} if isinstance(value, str) else value
+        given = value.get("type", self.default)
+        if given is None:
+            raise error("FK012", 'lacks the key "type".', f"Known: {self._known()}.")
+        if not isinstance(given, str):
+            raise error("FK011", f"must be text, got {shown(given)}.", f"Known: {self._known()}.", "type")
+        tag = last_segment(given) if given.startswith(("mmengine.", "mmengine:", "torch.")) else given
+        if tag in self.members:
+            cls, preset = self.members[tag]
+            rest = {key: item for key, item in value.items() if key != "type"}
+            for key in preset.keys() & rest.keys():
+                raise error("FK010", f"is fixed by the type {tag}.", "Remove it.", key)
+            return converter.structure({**rest, **preset}, cls)
+        self._refuse_known(tag, error)
+        if self.other is not None and is_import_path(given):
+            return self.other(value, error)
+        guess = did_you_mean(tag, self.members)
+        raise error("FK013", f"{shown(given)} is not a known {self.what}.", guess.strip() or f"Known: {self._known()}.", "type")
+
+    def _refuse_known(self, tag: str, error: Error) -> None:
+        if tag in self.retired:
+            raise error("FK017", f'"{tag}" is retired.', self.retired[tag], "type")
+        if tag in self.unbuilt:
+            raise error("FK014", f'"{tag}" is known but not built yet.', f"Use one of: {self._known()}.", "type")
+
+    def _known(self) -> str:
+        names = ", ".join(sorted(self.members))
+        return names if self.other is None else f'{names}, or "pkg.module:Name"'
+
+
+def component(value: Any, error: Error) -> Component:
+    """A mapping with a type, or a bare type name, as a Component."""
+    if isinstance(value, str):
+        value = {"type": value}
+    if not isinstance(value, dict):
+        raise error("FK011", f"must be a mapping with a type, got {shown(value)}.", 'Write dict(type="pkg.module:Name", ...).')
+    if "type" not in value:
+        raise error("FK012", 'lacks the key "type".', 'Add type="pkg.module:Name".')
+    if not isinstance(value["type"], str) or not value["type"]:
+        raise error("FK011", f"must be text, got {shown(value['type'])}.", 'Write type="pkg.module:Name".', "type")
+    kwargs = {key: item for key, item in value.items() if key != "type"}
+    bad = next((key for key in kwargs if not isinstance(key, str)), None)
+    if bad is not None:
+        raise error("FK011", f"has the key {bad}; argument names are text.", "Rename the key.")
+    return Component(type=value["type"], kwargs=freeze(kwargs))
+
+
+def _user_hook(value: dict[str, Any], error: Error) -> UserHook:
+    priority = value.get("priority")
+    if priority is not None and type(priority) not in (int, str):
+        raise error("FK011", f"must be a name or an integer, got {shown(priority)}.", "Use 0-100 or NORMAL.", "priority")
+    rest = {key: item for key, item in value.items() if key != "priority"}
+    return UserHook(component=component(rest, error), priority=priority)
+
+
+def _by_name(*classes: Any) -> dict[str, tuple[type, Mapping[str, Any]]]:
+    return {cls.NAME: (cls, {}) for cls in classes}
+
+
+def _schedule_members() -> dict[str, tuple[type, Mapping[str, Any]]]:
+    named: dict[str, tuple[type, Mapping[str, Any]]] = {}
+    for form in schedules.FORMS:
+        for suffix, param in PARAM_SUFFIXES.items():
+            named[form.FORM + suffix] = (form, {"param_name": param})  # type: ignore[attr-defined]
+        named[form.FORM + "ParamScheduler"] = (form, {})  # type: ignore[attr-defined]
+    return named
+
+
+_LATER_FORMS = ("CosineRestart", "OneCycle", "ReduceOnPlateau")
+TAGGED: tuple[Tagged, ...] = (
+    Tagged(
+        "strategy",
+        _by_name(*get_args(strategies.Strategy)),
+        unbuilt=frozenset({"FSDPStrategy", "DeepSpeedStrategy", "MMDeepSpeedStrategy", "auto"}),
+        retired={"ColossalAIStrategy": "Use FSDPStrategy or DeepSpeedStrategy."},
+    ),
+    Tagged(
+        "hook",
+        _by_name(*hooks.BUILTIN_HOOKS),
+        unbuilt=frozenset({
+            "EMAHook", "EarlyStoppingHook", "SyncBuffersHook", "EmptyCacheHook", "ProfilerHook",
+            "NaiveVisualizationHook", "PrepareTTAHook",
+        }),  # fmt: skip
+        retired={"NPUProfilerHook": "Use ProfilerHook."},
+        other=_user_hook,
+    ),
+    Tagged("sampler", _by_name(*get_args(config.Sampler)), other=component),
+    Tagged(
+        "optimizer wrapper",
+        _by_name(*get_args(config.OptimWrapper)),
+        default="OptimWrapper",
+        unbuilt=frozenset({"OptimWrapperDict", "DeepSpeedOptimWrapper"}),
+        retired={"ApexOptimWrapper": "Use AmpOptimWrapper.", "ColossalAIOptimWrapper": "Use OptimWrapper."},
+    ),
+    Tagged(
+        "schedule",
+        _schedule_members(),
+        unbuilt=frozenset(form + suffix for form in _LATER_FORMS for suffix in (*PARAM_SUFFIXES, "ParamScheduler")),
+    ),
+    Tagged(
+        "visualizer backend",
+        _by_name(*get_args(config.VisBackend)),
+        unbuilt=frozenset({"WandbVisBackend", "MLflowVisBackend"}),
+        retired={
+            name: "Use LocalVisBackend or TensorboardVisBackend."
+            for name in ("ClearMLVisBackend", "NeptuneVisBackend", "DVCLiveVisBackend", "AimVisBackend")
+        },
+    ),
+    Tagged("starting point", _by_name(Fresh, LoadWeights, Resume)),
+)
+
+
+def _train_loop(value: Any, converter: Any, error: Error) -> Any:
+    """FlexibleRunner's train_cfg: exactly one of by_epoch and type chooses the loop."""
+    if not isinstance(value, dict):
+        raise error("FK011", f"must be a mapping, got {shown(value)}.", "Write dict(by_epoch=True, max_epochs=...).")
+    if "type" in value and "by_epoch" in value:
+        raise error("FK019", 'has both "type" and "by_epoch".', "Keep one of them.")
+    by_epoch = value.get("by_epoch", "max_epochs" in value)
+    if type(by_epoch) is not bool:
+        raise error("FK011", f"must be true or false, got {shown(by_epoch)}.", "Correct the value.", "by_epoch")
+    chosen = value.get("type", "EpochBasedTrainLoop" if by_epoch else "IterBasedTrainLoop")
+    rest = {key: item for key, item in value.items() if key != "by_epoch"}
+    return _LOOPS({**rest, "type": chosen}, converter, error)
+
+
+_LOOPS = Tagged(
+    "training loop",
+    _by_name(config.EpochLoop, IterLoop),
+    unbuilt=frozenset({"TestLoop", "ValLoop"}),
+    other=lambda value, error: _custom_loop(value, error),
+)
+_TAG_OF_CLASS = {cls: name for tagged in (*TAGGED, _LOOPS) for name, (cls, _) in tagged.members.items()}
+def _custom_loop(value: dict[str, Any], error: Error) -> Any:
+    raise error("FK014", f"{shown(value['type'])}: loops of your own are known but not built yet.", "Use by_epoch=True or False.", "type")
+
+
+def tagged_for(args: tuple[Any, ...]) -> Callable[[Any, Any, Error], Any] | None:
+    """The reader of the closed union whose members `args` holds, if any."""
+    if config.EpochLoop in args:
+        return _train_loop
+    for tagged in TAGGED:
+        if any(cls in args for cls, _ in tagged.members.values()):
+            return tagged
+    return component_reader if Component in args else None
+
+
+def component_reader(value: Any, _: Any, error: Error) -> Component:
+    return component(value, error)
+
+
+def tag_of(value: Any) -> str | None:
+    """The type name a union's member is written with; None for classes that stand alone."""
+    if isinstance(value, schedules.ScheduleBase):
+        suffix = next((s for s, param in PARAM_SUFFIXES.items() if param == value.param), "ParamScheduler")
+        return f"{value.FORM}{suffix}"  # type: ignore[attr-defined]
+    return _TAG_OF_CLASS.get(type(value))
+
+
+def without_type(value: dict[str, Any], cls: type, error: Error) -> dict[str, Any]:
+    """A lone section's mapping without its type, which may only name the section itself."""
+    if "type" not in value or not hasattr(cls, "NAME"):
+        return value
+    given = value["type"]
+    if not isinstance(given, str) or last_segment(given) != cls.NAME:
+        raise error("FK014", f"{shown(given)}: a type of your own here is known but not built yet.", f"Use {cls.NAME}.", "type")
+    return {key: item for key, item in value.items() if key != "type"}
+
+
+def label(cls: type) -> str:
+    """How a section is called in messages."""
+    return getattr(cls, "NAME", cls.__name__)
