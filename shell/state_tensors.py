@@ -1,0 +1,340 @@
+"""Training state as JSON and tensors and back, exact to the bit; what cannot be told so is refused, never pickled.
+
+In the JSON, a mapping whose first key begins with "$" stands for what JSON lacks: {"$tensor": key} for a
+tensor, {"$tuple": [...]}, {"$dict": [[key, value], ...]} for keys that are not plain text, and so on.
+"""
+
+import base64
+import copy
+import random
+import struct
+import sys
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Final
+
+import torch
+
+# The names of the safetensors format, widest first: the order in which a file holds them, so that all lie aligned.
+_KINDS: Final = (
+    "float64:F64 int64:I64 uint64:U64 complex64:C64 float32:F32 int32:I32 uint32:U32 bfloat16:BF16 float16:F16 "
+    "int16:I16 uint16:U16 float8_e4m3fn:F8_E4M3 float8_e5m2:F8_E5M2 int8:I8 uint8:U8 bool:BOOL"
+)
+DTYPES: Final[Mapping[torch.dtype, str]] = MappingProxyType(
+    {getattr(torch, kind.split(":")[0]): kind.split(":")[1] for kind in _KINDS.split()}
+)
+_PLAIN_TENSORS: Final = (torch.Tensor, torch.nn.Parameter)
+_KEY_TYPES: Final = (str, int, float, bool, type(None), bytes, tuple)
+_NUMPY_KINDS: Final = "biufcmMSU"
+_JSON_INT_BITS: Final = 64
+_HOST_KEYS: Final = ("step",)  # torch.optim keeps these on the CPU unless its group is capturable or fused
+
+Named = Iterable[tuple[str, torch.Tensor]]
+Tree = Mapping[str, Any]
+
+
+class StateError(ValueError):
+    """State that cannot be saved or put back: the place, what is there, and the rule."""
+
+    def __init__(self, place: str, value: str, rule: str) -> None:
+        super().__init__(place, value, rule)
+        self.place, self.value, self.rule = place, value, rule
+
+    def __str__(self) -> str:
+        return f"{self.place} is {self.value}; {self.rule}."
+
+
+class Unsavable(StateError):  # noqa: N818 - named for what is wrong
+    """A value that neither JSON nor a tensor file can hold."""
+
+
+class StateMismatch(StateError):  # noqa: N818
+    """Saved state that does not fit what it is to be put into; nothing was changed."""
+
+
+def check_tensor(place: str, tensor: torch.Tensor) -> None:
+    """Raise Unsavable for a tensor that a safetensors file cannot hold."""
+    if type(tensor) not in _PLAIN_TENSORS:
+        raise Unsavable(
+            place, f"a {type(tensor).__name__}", "a file holds plain tensors: gather or convert it"
+        )
+    if tensor.layout != torch.strided or tensor.is_meta:
+        raise Unsavable(place, f"{tensor.layout} on {tensor.device}", "a file holds dense tensors with data")
+    if tensor.dtype not in DTYPES:
+        kinds = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
+        raise Unsavable(place, str(tensor.dtype), f"a file holds {kinds}: convert it")
+
+
+def check_json(place: str, value: object) -> None:
+    """Raise Unsavable for a value that JSON would refuse or change, except that tuples may become lists."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if type(key) is not str:
+                raise Unsavable(f"A key of {place}", repr(key), "JSON keys are text: use state_tensors.split")
+            check_json(f"{place}.{key}", item)
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            check_json(f"{place}[{index}]", item)
+    elif type(value) not in (type(None), bool, int, float, str):
+        raise Unsavable(place, f"a {type(value).__name__}", "a manifest holds JSON: use state_tensors.split")
+    elif type(value) is int and value.bit_length() > 4096:
+        raise Unsavable(place, f"an integer of {value.bit_length()} bits", "JSON holds less: use split")
+
+
+def split(tree: Any) -> tuple[Any, dict[str, torch.Tensor]]:
+    """JSON for `tree`, and its tensors by the keys that stand for them there.
+
+    Takes None, bool, int, float, str, bytes, dict, OrderedDict, list, tuple, set, frozenset, tensors, numpy
+    arrays and scalars, of exactly these types. Tensors are neither copied nor moved; one met twice is kept once.
+    """
+    splitter = _Splitter()
+    try:
+        return splitter.encode("state", tree), splitter.tensors
+    except RecursionError:
+        raise Unsavable("state", "nested too deep", "state is a tree: it may not contain itself") from None
+
+
+class _Splitter:
+    def __init__(self) -> None:
+        self.tensors: dict[str, torch.Tensor] = {}
+        self._seen: dict[int, str] = {}
+
+    def encode(self, place: str, value: Any) -> Any:
+        kind = type(value)
+        if kind in _ENCODERS:
+            return _ENCODERS[kind](self, place, value)
+        if "numpy" in sys.modules and _is_numpy(value):
+            return self._numpy(place, value)
+        rule = "state holds None, bool, int, float, str, bytes, dict, list, tuple, set, tensors, numpy values"
+        raise Unsavable(place, f"a {kind.__module__}.{kind.__qualname__}", rule)
+
+    def tensor(self, place: str, value: torch.Tensor) -> Any:
+        if id(value) not in self._seen:
+            check_tensor(place, value)
+            self._seen[id(value)] = self._keep(place, value.detach())
+        return {"$tensor": self._seen[id(value)]}
+
+    def _keep(self, place: str, value: torch.Tensor) -> str:
+        key, number = place, 1
+        while key in self.tensors:
+            key, number = f"{place}~{number}", number + 1
+        self.tensors[key] = value
+        return key
+
+    def items(self, place: str, values: Iterable[Any]) -> list[Any]:
+        return [self.encode(f"{place}[{index}]", value) for index, value in enumerate(values)]
+
+    def mapping(self, place: str, value: Mapping[Any, Any]) -> Any:
+        if all(type(key) is str and not key.startswith("$") for key in value):
+            return {key: self.encode(f"{place}.{key}", item) for key, item in value.items()}
+        return {"$dict": self.pairs(place, value)}
+
+    def pairs(self, place: str, value: Mapping[Any, Any]) -> list[Any]:
+        return [
+            [self._key(place, key), self.encode(f"{place}[{key!r}]", item)] for key, item in value.items()
+        ]
+
+    def _key(self, place: str, key: Any) -> Any:
+        if type(key) not in _KEY_TYPES:
+            rule = "keys are text, numbers, None, bytes or tuples of them"
+            raise Unsavable(f"A key of {place}", f"a {type(key).__name__}", rule)
+        return self.encode(f"{place} key", key)
+
+    def _numpy(self, place: str, value: Any) -> Any:
+        import numpy as np
+
+        if value.dtype.kind not in _NUMPY_KINDS:
+            raise Unsavable(place, f"a numpy value of {value.dtype}", "it must hold numbers, times or text")
+        data, dtype = value.tobytes(), value.dtype.str
+        if isinstance(value, np.generic):
+            return {"$scalar": base64.b64encode(data).decode(), "dtype": dtype}
+        flat = torch.from_numpy(np.frombuffer(data, np.uint8).copy())
+        return {"$array": self._keep(place, flat), "dtype": dtype, "shape": list(value.shape)}
+
+
+def _is_numpy(value: object) -> bool:
+    import numpy as np
+
+    return type(value) is np.ndarray or isinstance(
+        value, np.generic
+    )  # no masked array: its mask would be lost
+
+
+def _float(value: float) -> Any:
+    finite = value - value == 0
+    return value if finite else {"$float": struct.pack(">d", value).hex()}
+
+
+def _unordered(splitter: _Splitter, place: str, value: Iterable[Any]) -> list[Any]:
+    return splitter.items(place, sorted(value, key=lambda item: (type(item).__name__, repr(item))))
+
+
+_ENCODERS: Final[Mapping[type, Callable[[_Splitter, str, Any], Any]]] = {
+    type(None): lambda _, __, value: value,
+    bool: lambda _, __, value: value,
+    str: lambda _, __, value: value,
+    int: lambda _, __, value: value if value.bit_length() <= _JSON_INT_BITS else {"$int": hex(value)},
+    float: lambda _, __, value: _float(value),
+    bytes: lambda _, __, value: {"$bytes": base64.b64encode(value).decode()},
+    dict: _Splitter.mapping,
+    OrderedDict: lambda splitter, place, value: {"$ordered": splitter.pairs(place, value)},
+    list: _Splitter.items,
+    tuple: lambda splitter, place, value: {"$tuple": splitter.items(place, value)},
+    set: lambda splitter, place, value: {"$set": _unordered(splitter, place, value)},
+    frozenset: lambda splitter, place, value: {"$frozenset": _unordered(splitter, place, value)},
+    torch.Tensor: _Splitter.tensor,
+    torch.nn.Parameter: _Splitter.tensor,
+}
+
+
+def join(json: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
+    """The tree that `split` took apart; tensors are those of `tensors`, not copies, and parameters are plain ones."""
+    if isinstance(json, list):
+        return [join(item, tensors) for item in json]
+    if not isinstance(json, Mapping):
+        return json
+    tag = next(iter(json), "")
+    if not tag.startswith("$"):
+        return {key: join(item, tensors) for key, item in json.items()}
+    if tag not in _DECODERS:
+        raise StateMismatch(f"Mark {tag!r}", "unknown", f"marks are {', '.join(_DECODERS)}: is it newer?")
+    return _DECODERS[tag](json, tensors)
+
+
+def _tensor(key: str, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    if key not in tensors:
+        raise StateMismatch(f"Tensor {key!r}", "missing", "the JSON and the tensors must come from one split")
+    return tensors[key]
+
+
+def _array(data: bytes, dtype: str, shape: Sequence[int]) -> Any:
+    import numpy as np
+
+    return np.ndarray(tuple(shape), np.dtype(dtype), bytearray(data) or bytearray(1))
+
+
+def _pairs(items: Any, tensors: Mapping[str, torch.Tensor]) -> list[tuple[Any, Any]]:
+    return [(join(key, tensors), join(item, tensors)) for key, item in items]
+
+
+_DECODERS: Final[Mapping[str, Callable[[Any, Mapping[str, torch.Tensor]], Any]]] = {
+    "$tensor": lambda node, tensors: _tensor(node["$tensor"], tensors),
+    "$int": lambda node, _: int(node["$int"], 16),
+    "$float": lambda node, _: struct.unpack(">d", bytes.fromhex(node["$float"]))[0],
+    "$bytes": lambda node, _: base64.b64decode(node["$bytes"]),
+    "$dict": lambda node, tensors: dict(_pairs(node["$dict"], tensors)),
+    "$ordered": lambda node, tensors: OrderedDict(_pairs(node["$ordered"], tensors)),
+    "$tuple": lambda node, tensors: tuple(join(node["$tuple"], tensors)),
+    "$set": lambda node, tensors: set(join(node["$set"], tensors)),
+    "$frozenset": lambda node, tensors: frozenset(join(node["$frozenset"], tensors)),
+    "$scalar": lambda node, _: _array(base64.b64decode(node["$scalar"]), node["dtype"], ())[()],
+    "$array": lambda node, tensors: _array(
+        _tensor(node["$array"], tensors).cpu().numpy().tobytes(), node["dtype"], node["shape"]
+    ),
+}
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer, named_parameters: Named) -> dict[str, Any]:
+    """The optimizer's state by parameter name: {"state", "shapes", "param_groups"}; its tensors are not copies."""
+    names = _names(named_parameters)
+    parameters = [tensor for group in optimizer.param_groups for tensor in group["params"]]
+    return {
+        "state": {_name(names, key): dict(value) for key, value in optimizer.state.items()},
+        "shapes": {_name(names, tensor): list(tensor.shape) for tensor in parameters},
+        "param_groups": [_group(names, group) for group in optimizer.param_groups],
+    }
+
+
+def _names(named_parameters: Named) -> dict[int, str]:
+    names: dict[int, str] = {}
+    for name, tensor in named_parameters:
+        names.setdefault(id(tensor), name)
+    return names
+
+
+def _name(names: Mapping[int, str], owner: object) -> str:
+    if id(owner) not in names:
+        rule = "everything it trains or keeps state for must be among named_parameters"
+        raise Unsavable("A parameter of the optimizer", f"an unnamed {type(owner).__name__}", rule)
+    return names[id(owner)]
+
+
+def _group(names: Mapping[int, str], group: Mapping[str, Any]) -> dict[str, Any]:
+    """Hyper-parameters, and the names of "params" ("param_names" says the same, in torch's words)."""
+    hyper = {key: value for key, value in group.items() if key not in ("params", "param_names")}
+    return {**hyper, "params": [_name(names, tensor) for tensor in group["params"]]}
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, named_parameters: Named, tree: Tree) -> None:
+    """Put back what `optimizer_state` told, each value copied in its own dtype, so that training goes on to the bit.
+
+    torch's load_state_dict casts state to the parameter's dtype, which changes NAdam and ASGD in float64.
+
+    Raises:
+        StateMismatch: other groups, names or shapes; the optimizer is as it was.
+
+    """
+    current = optimizer_state(optimizer, named_parameters := list(named_parameters))
+    _check_groups(current["param_groups"], tree["param_groups"])
+    _check_shapes(current["shapes"], tree["shapes"])
+    names = _names(named_parameters)
+    groups, states = copy.deepcopy((tree["param_groups"], tree["state"]))  # at once: a shared lr stays shared
+    optimizer.state.clear()
+    for group, saved in zip(optimizer.param_groups, groups, strict=True):
+        group.update({key: value for key, value in saved.items() if key != "params"})
+        host_keys = () if saved.get("capturable") or saved.get("fused") else _HOST_KEYS
+        for tensor in group["params"]:
+            for key, value in states.get(names[id(tensor)], {}).items():
+                optimizer.state[tensor][key] = value if key in host_keys else _moved(value, tensor.device)
+
+
+def _check_groups(current: Sequence[Mapping[str, Any]], saved: Sequence[Mapping[str, Any]]) -> None:
+    if len(current) != len(saved):
+        rule = f"the checkpoint has {len(saved)}: build the optimizer as it was"
+        raise StateMismatch("The number of parameter groups", str(len(current)), rule)
+    for index, (here, there) in enumerate(zip(current, saved, strict=True)):
+        odd = sorted(set(here["params"]) ^ set(there["params"]))
+        if odd:
+            rule = "only one of checkpoint and optimizer has them: build the model and groups as they were"
+            raise StateMismatch(f"Parameters of group {index}", f"different in {', '.join(odd[:5])}", rule)
+
+
+def _check_shapes(current: Mapping[str, list[int]], saved: Mapping[str, list[int]]) -> None:
+    for name, shape in current.items():
+        if shape != list(saved[name]):
+            rule = f"the checkpoint's is {list(saved[name])}"
+            raise StateMismatch(f"Parameter {name!r}", f"of shape {shape}", rule)
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.to(device)
+    return [_moved(item, device) for item in value] if isinstance(value, list) else value
+
+
+def rng_state() -> dict[str, Any]:
+    """Where every global random stream stands: torch on the CPU and each initialised CUDA device, numpy, Python."""
+    tree: dict[str, Any] = {"torch": torch.get_rng_state(), "python": random.getstate()}
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        tree["cuda"] = torch.cuda.get_rng_state_all()
+    if "numpy" in sys.modules:
+        import numpy as np
+
+        tree["numpy"] = np.random.get_state(legacy=False)  # noqa: NPY002 - the global stream is what user code draws from
+    return tree
+
+
+def restore_rng(tree: Mapping[str, Any]) -> tuple[str, ...]:
+    """Set every stream in `tree`; returns those that this machine lacks (CUDA devices), to be told to the user."""
+    torch.set_rng_state(tree["torch"].cpu())
+    random.setstate(tree["python"])
+    if "numpy" in tree:
+        import numpy as np
+
+        np.random.set_state(tree["numpy"])  # noqa: NPY002
+    devices = torch.cuda.device_count()
+    for index, state in enumerate(tree.get("cuda", ())):
+        if index < devices:
+            torch.cuda.set_rng_state(state.cpu(), index)
+    return tuple(f"cuda:{index}" for index in range(devices, len(tree.get("cuda", ()))))
