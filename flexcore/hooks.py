@@ -24,21 +24,21 @@ PRIORITIES: Mapping[str, int] = {
 
 @frozen(kw_only=True)
 class RuntimeInfo:
-    """Keeps the run's epoch, iteration and current LR readable and logged (RuntimeInfoHook)."""
+    """Adds the LR (and other scheduled values) to each log line (RuntimeInfoHook)."""
 
     NAME = "RuntimeInfoHook"
     PRIORITY = 10
-    STAGES = ("before_train_iter",)
+    STAGES = ()
     priority: int | str | None = None
 
 
 @frozen(kw_only=True)
 class IterTimer:
-    """Measures data wait and iteration time, in seconds (IterTimerHook)."""
+    """Adds data wait and iteration time, in seconds, and the time left to each log line (IterTimerHook)."""
 
     NAME = "IterTimerHook"
     PRIORITY = 50
-    STAGES = ("before_train_iter", "after_train_iter", "before_val_epoch", "after_val_epoch")
+    STAGES = ()
     priority: int | str | None = None
 
 
@@ -61,7 +61,7 @@ class Logger:
 
     NAME = "LoggerHook"
     PRIORITY = 60
-    STAGES = ("after_train_iter", "after_train_epoch", "after_val_epoch", "after_test_epoch")
+    STAGES = ("after_train_iter", "after_val_epoch", "after_test_epoch")
     interval: int = 10
     ignore_last: bool = True
     log_metric_by_epoch: bool = True
