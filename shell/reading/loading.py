@@ -10,7 +10,7 @@ from shell.reading.limits import MAX_BASES, MAX_FILES, MAX_PROBLEMS, Budget
 from shell.reading.marked import Map, Seq, Tup, check_whole
 from shell.reading.merging import merged, united
 from shell.reading.names import Namespace
-from shell.reading.templates import Templates, filled
+from shell.reading.templates import Templates, filled, filled_at
 from shell.reading.text import file_text
 
 Parser = Callable[[str, str, list[Fault]], Any]
@@ -107,15 +107,26 @@ class Loader:
             message = f'"{name}" holds {shown(value)} where a config needs a mapping at the top.'
             raise Fault("FK002", message, "Write keys and values.", at=Position(name, 1, 0))
         check_whole(value)
-        names, at = value.get("_base_"), value.marks.get("_base_") or Position(name, 1, 0)
-        templates = Templates(path=path, budget=self.budget)
-        base = None
-        if names is not None:
-            base = self.inherited(filled(names, templates, self.faults), path, at)
+        base, broken = self._data_base(value, path, name)
         own = value.duplicate()
         own.pop("_base_", None)
-        made = filled(own, Templates(path=path, budget=self.budget, base=base), self.faults)
+        templates = Templates(path=path, budget=self.budget, base=base, broken=broken)
+        made: Map = filled(own, templates, self.faults)
+        if broken:
+            raise Broken
         return made if base is None else merged(base, made, self.faults)
+
+    def _data_base(self, value: Map, path: str, name: str) -> tuple[Map | None, bool]:
+        """What the `_base_` key of a data file stands for, and whether it is broken."""
+        names, at = value.get("_base_"), value.marks.get("_base_") or Position(name, 1, 0)
+        if names is None:
+            return None, False
+        before = len(self.faults)
+        names = filled_at(names, at, Templates(path=path, budget=self.budget), self.faults)
+        try:
+            return (None, True) if len(self.faults) > before else (self.inherited(names, path, at), False)
+        except Broken:
+            return None, True
 
     def inherited(self, names: Any, owner: str, at: Position) -> Map:
         """The merged `_base_` files of `owner`."""

@@ -102,17 +102,17 @@ def filled(value: Any, templates: Templates, faults: list[Fault]) -> Any:
         made = Map()
         for key, item in value.items():
             mark = value.marks.get(key)
-            made.put(key, _filled_at(item, mark, templates, faults), mark)
+            made.put(key, filled_at(item, mark, templates, faults), mark)
         return made
     if isinstance(value, Seq):
         made = Seq()
         for item, mark in zip(value, value.marks, strict=True):
-            made.add(_filled_at(item, mark, templates, faults), mark)
+            made.add(filled_at(item, mark, templates, faults), mark)
         return made
     return value
 
 
-def _filled_at(value: Any, mark: Any, templates: Templates, faults: list[Fault]) -> Any:
+def filled_at(value: Any, mark: Any, templates: Templates, faults: list[Fault]) -> Any:
     try:
         return filled(value, templates, faults)
     except Fault as fault:

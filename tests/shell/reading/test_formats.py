@@ -90,6 +90,8 @@ MISTAKES = {
     "h.yaml": ("? [1]\n: 2", "config (h.yaml:1:3): A list is used as a key. Use a string as the key. [FK002]"),
     "i.yaml": ("a: \x01", "config (i.yaml:1): YAML syntax error: the character 0x0001 is not allowed. Remove it, or write it as an escape in double quotes. [FK002]"),
     "j.yaml": ("_base_: {a: 1}", "_base_ (j.yaml:1:1): _base_ is {'a': 1}, not a file name or a list of them. Write _base_ = 'file.py'. [FK005]"),
+    "l.yaml": ("_base_: gone.py\na: '{{_base_.x}}'\nb: '{{$FLEXCORE_UNSET:}}'", "_base_ (l.yaml:1:1): The base \"gone.py\" does not exist: there is no file \"gone.py\". Bases are named relative to the file that inherits them. [FK005]\nconfig (l.yaml:3:1): The environment variable FLEXCORE_UNSET is not set and '{{$FLEXCORE_UNSET:}}' gives no default. Set FLEXCORE_UNSET, or write a default: {{$FLEXCORE_UNSET:value}}. [FK007]"),
+    "m.yaml": ("_base_: '{{_base_.x}}'", "config (m.yaml:1:1): _base_.x does not exist: the base has no 'x' there. Name a key that a file in _base_ defines. [FK007]"),
     "k.yaml": ("a: x{{_base_.b}}", "config (k.yaml:1:1): _base_.b does not exist: the base has no 'b' there. Name a key that a file in _base_ defines. [FK007]"),
 }  # fmt: skip
 
