@@ -43,7 +43,7 @@ _HOMES = {
     "run_plan": ("Fresh", "LoadWeights", "Plan", "Resume"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
-__all__ = sorted(_HOME_OF)
+__all__ = sorted(_HOME_OF)  # noqa: PLE0605 - a list, made where the names are
 
 
 def __getattr__(name: str) -> Any:

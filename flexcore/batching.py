@@ -32,8 +32,8 @@ def solve(
         ), []  # fmt: skip
     if ranks is None or (micro is None and given is None):
         return Batching(
-            micro_batch_size=micro, gradient_accumulation_steps=given or 1, global_batch_size=total,
-            data_parallel_size=ranks, per_iteration=given or 1, tail=tail, clock="global",
+            micro_batch_size=micro, gradient_accumulation_steps=given, global_batch_size=total,
+            data_parallel_size=ranks, per_iteration=given, tail=tail, clock="global",
         ), []  # fmt: skip
     found = list(_contradictions(total, micro, given, ranks))
     if found:
@@ -46,7 +46,11 @@ def solve(
 
 
 def _contradictions(total: int, micro: int | None, steps: int | None, ranks: int) -> Iterator[Problem]:
-    parts = [(micro, "micro_batch_size"), (steps, "gradient_accumulation_steps"), (ranks, "data_parallel_size")]
+    parts = [
+        (micro, "micro_batch_size"),
+        (steps, "gradient_accumulation_steps"),
+        (ranks, "data_parallel_size"),
+    ]
     known = [(value, name) for value, name in parts if value is not None]
     product = 1
     for value, _ in known:
@@ -59,7 +63,9 @@ def _contradictions(total: int, micro: int | None, steps: int | None, ranks: int
     elif total % product:
         low, high = total // product * product, -(-total // product) * product
         near = f"{low} or {high}" if low else f"{high}"
-        yield problem("FD002", path, f"{total} is not a multiple of {spelled} = {product}.", f"Nearest valid: {near}.")
+        yield problem(
+            "FD002", path, f"{total} is not a multiple of {spelled} = {product}.", f"Nearest valid: {near}."
+        )
 
 
 def is_opaque(loader: DataLoader | Supplied) -> bool:
@@ -80,7 +86,7 @@ def train_order(loader: DataLoader, batching: Batching, samples: int, seed: int)
     return Order(
         samples=samples, shuffle=sampler.shuffle, seed=seed if sampler.seed is None else sampler.seed,
         endless=isinstance(sampler, InfiniteSampler), contiguous=batching.clock == "global",
-        world_size=ranks, micro_batch_size=micro, accumulation=batching.per_iteration, drop_last=loader.drop_last,
+        world_size=ranks, micro_batch_size=micro, accumulation=batching.per_iteration or 1, drop_last=loader.drop_last,
     )  # fmt: skip
 
 
@@ -94,6 +100,13 @@ def eval_order(named: NamedLoader, samples: int, world_size: int, seed: int) -> 
         samples=samples, shuffle=sampler.shuffle, seed=seed if sampler.seed is None else sampler.seed, padded=False,
         world_size=world_size, micro_batch_size=loader.batch_size or 1, drop_last=loader.drop_last,
     )  # fmt: skip
+
+
+def settled(order: Order | None, loader: DataLoader | Supplied, seed: int | None) -> Order | None:
+    """The order, unless its shuffling waits for a seed that is not known yet."""
+    own = getattr(loader.sampler, "seed", None) if isinstance(loader, DataLoader) else None
+    waits = order is not None and order.shuffle and seed is None and own is None
+    return None if waits else order
 
 
 def counted(batching: Batching, order: Order, micro_batches: int) -> Batching:

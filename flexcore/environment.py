@@ -1,6 +1,6 @@
 """Launcher, ranks, strategy and process settings, chosen from config and facts."""
 
-from flexcore import launchers
+from flexcore import launchers, starting
 from flexcore.config import Config
 from flexcore.facts import Facts
 from flexcore.run_plan import Environment
@@ -37,7 +37,10 @@ def data_parallel_size(strategy: Strategy, world_size: int | None) -> int | None
 def environment(config: Config, facts: Facts) -> Environment:
     env, randomness = config.env_cfg, config.randomness
     defaults = {"cuda": "nccl", "cpu": "gloo", None: None}
-    seed = randomness.seed if randomness.seed is not None else facts.entropy
+    seed = randomness.seed
+    if seed is None:
+        recorded = starting.recorded_seed(config, facts)
+        seed = facts.entropy if recorded is None else recorded
     return Environment(
         launcher=chosen_launcher(config, facts),
         world_size=known_world_size(config, facts),

@@ -68,7 +68,7 @@ def _batch(plan: Plan) -> Iterator[str]:
     if batch is None or plan.train is None:
         return
     yield _row("batch", _or_unknown(batch.micro_batch_size, "train_batch_size"), "micro x",
-               batch.gradient_accumulation_steps, "accumulation x", _or_unknown(batch.data_parallel_size, "world_size"),
+               _or_unknown(batch.gradient_accumulation_steps, "world_size"), "accumulation x", _or_unknown(batch.data_parallel_size, "world_size"),
                "ranks =", _or_unknown(batch.global_batch_size, "world_size"), "samples per optimizer step")  # fmt: skip
     what = "one global batch" if batch.clock == "global" else "one micro-batch per rank"
     yield _row("iteration", what)
@@ -91,10 +91,18 @@ def _clock(plan: Plan) -> Iterator[str]:
     length = _or_unknown(clock.epoch_length, "train_samples")
     total = _or_unknown(clock.max_iters, "train_samples")
     steps = _or_unknown(clock.optimizer_steps, "train_samples")
-    loop = f"{clock.max_epochs:,} epochs x {length} iterations = {total}" if clock.by_epoch else f"{total} iterations"
+    loop = (
+        f"{clock.max_epochs:,} epochs x {length} iterations = {total}"
+        if clock.by_epoch
+        else f"{total} iterations"
+    )
     yield _row("length", f"{loop}; {steps} optimizer steps")
     if clock.window > 1:
-        tail = {"carry": "windows cross epochs", "step": "each epoch's last window may be short", "drop": "no short windows"}
+        tail = {
+            "carry": "windows cross epochs",
+            "step": "each epoch's last window may be short",
+            "drop": "no short windows",
+        }
         yield _row("", f"a step every {clock.window} iterations; {tail[clock.tail]}")
     if clock.max_seconds is not None:
         yield _row("", f"or {clock.max_seconds:g} s of wall time, whichever comes first")
@@ -105,15 +113,27 @@ def _rates(plan: Plan) -> Iterator[str]:
     if optimizer is None or clock is None:
         return
     clip = optimizer.clip_grad
-    clipping = "" if clip is None else f"clip {clip.type} {clip.max_norm if clip.type == 'norm' else clip.clip_value}"
+    clipping = (
+        ""
+        if clip is None
+        else f"clip {clip.type} {clip.max_norm if clip.type == 'norm' else clip.clip_value}"
+    )
     precision = "" if optimizer.precision.dtype is None else f"autocast {optimizer.precision.dtype}"
     scale = "" if optimizer.lr_scale in (None, 1.0) else f"LR scaled by {optimizer.lr_scale:g}"
-    yield _row("optimizer", "; ".join(part for part in (_thing(optimizer.component), scale, clipping, precision) if part))
+    yield _row(
+        "optimizer",
+        "; ".join(part for part in (_thing(optimizer.component), scale, clipping, precision) if part),
+    )
     for key in dict.fromkeys(schedule.param for schedule in plan.schedules or ()):
         names = ", then ".join(type(s).__name__ for s in plan.schedules or () if s.param == key)
         yield _row(key, f"{names}: {_curve(plan, key)}")
     if not plan.schedules:
-        yield _row("lr", f"{_number(questions.value_at(plan).value)} throughout" if plan.schedules == () else "? (needs train_samples)")
+        yield _row(
+            "lr",
+            f"{_number(questions.value_at(plan).value)} throughout"
+            if plan.schedules == ()
+            else "? (needs train_samples)",
+        )
 
 
 def _curve(plan: Plan, key: str) -> str:
@@ -147,12 +167,16 @@ def _eval_size(data: EvalData) -> str:
 def _events(plan: Plan) -> Iterator[str]:
     if plan.timeline is None:
         return
-    checks = (f"epoch {e}" if plan.timeline.by_epoch else f"iteration {i}" for e, i in questions.validations(plan))
+    checks = (
+        f"epoch {e}" if plan.timeline.by_epoch else f"iteration {i}" for e, i in questions.validations(plan)
+    )
     if plan.timeline.validates:
         yield _row("validates", "after", _some(checks))
     if plan.saving is not None:
         if plan.timeline.max_iters is not None:
-            yield _row("saves", _some(f"{s.name} (iteration {s.iter})" for s in questions.saves(plan, best=False)))
+            yield _row(
+                "saves", _some(f"{s.name} (iteration {s.iter})" for s in questions.saves(plan, best=False))
+            )
         keep = plan.saving.max_keep
         yield _row("keeps", "all" if keep < 0 else f"the newest {keep}",
                    *(f"and the best by {b.key or 'the first metric'} ({b.rule or 'rule by its name'})" for b in plan.saving.best))  # fmt: skip
@@ -167,7 +191,9 @@ def _some(events: Iterable[str]) -> str:
 
 def _hooks(plan: Plan) -> Iterator[str]:
     for i, hook in enumerate(plan.hooks):
-        stages = "? (needs --probe)" if hook.stages is None else ", ".join(s for s in STAGES if s in hook.stages)
+        stages = (
+            "? (needs --probe)" if hook.stages is None else ", ".join(s for s in STAGES if s in hook.stages)
+        )
         yield _row("hooks" if i == 0 else "", f"{hook.priority:>3} {hook.name:<20} {stages}")
 
 

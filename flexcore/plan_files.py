@@ -12,7 +12,7 @@ from flexcore.converting import dump, marked, structure, unmarked
 from flexcore.facts import Facts
 from flexcore.problems import ConfigError, shown
 from flexcore.rules import problem
-from flexcore.run_plan import Fresh, Names, Optimizer, Plan
+from flexcore.run_plan import Plan
 
 
 def to_json(plan: Plan, indent: int | None = None) -> str:
@@ -30,8 +30,15 @@ def from_json(text: str) -> Plan:
     if not isinstance(data, dict) or data.pop("kind", None) != "flexcore.plan":
         raise _unreadable("is not a flexcore plan.")
     if data.get("format_version") != FORMAT_VERSION:
-        raise _unreadable(f"has format_version {shown(data.get('format_version'))}; this release reads {FORMAT_VERSION}.")
-    return structure(unmarked(data), Plan)
+        raise _unreadable(
+            f"has format_version {shown(data.get('format_version'))}; this release reads {FORMAT_VERSION}."
+        )
+    try:
+        return structure(unmarked(data), Plan)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise _unreadable(f"holds what no plan can: {shown(str(error))}.") from None
 
 
 def _unreadable(message: str) -> ConfigError:
@@ -85,22 +92,10 @@ def config_digest(plan: Plan) -> str:
     return _digest(_canonical(plan.config) + plan.mode + str(plan.smoke))
 
 
-def blank(plan: Plan) -> Plan:
-    """The plan without names and start: what two runs of one job share."""
-    names = Names(experiment_name="", work_dir="", timestamp=None, run_id=None)
-    return evolve(plan, names=names, start=Fresh())
-
-
 def _canonical(value: Any) -> str:
     if isinstance(value, list):
         return "[" + ",".join(_canonical(item) for item in value) + "]"
-    return json.dumps(_marked_dump(value), sort_keys=True, separators=(",", ":"))
-
-
-def _marked_dump(value: Any) -> Any:
-    if isinstance(value, Supplied | Optimizer):
-        return dump(value, marked)
-    return dump(value, marked)
+    return json.dumps(dump(value, marked), sort_keys=True, separators=(",", ":"))
 
 
 def _digest(text: str) -> str:

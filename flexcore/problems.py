@@ -67,11 +67,12 @@ def did_you_mean(wrong: str, candidates: Iterable[str]) -> str:
 def shown(value: object, limit: int = 60) -> str:
     """A value as it may stand in a message: repr, cut short, never raising.
 
-    Ints beyond Python's 4,300-digit print limit and deeply nested values are described instead.
+    Ints beyond Python's 4,300-digit print limit, deeply nested values and objects whose repr fails are
+    described instead.
     """
     try:
         text = repr(value)
-    except (ValueError, RecursionError):
+    except Exception:
         return f"a {type(value).__name__} too large to print"
     text = text.encode("ascii", "backslashreplace").decode("ascii") if not text.isprintable() else text
     return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -1,14 +1,14 @@
 """Questions a plan answers, for scripts and notebooks: values, events and samples at any point, lazily."""
 
 from collections.abc import Iterator
+from itertools import islice
 
 from attrs import evolve, frozen
 
 from flexcore import sampling, timeline
 from flexcore.run_plan import Plan
-from flexcore.saving import best_name, retained
+from flexcore.saving import best_name
 from flexcore.schedules import value as scheduled
-
 
 
 @frozen
@@ -30,7 +30,7 @@ def value_at(plan: Plan, key: str = "lr", iteration: int = 0, group: int = 0) ->
     base = dict(plan.optimizer.groups[group].values)[key]
     if base is None:
         return Value(None, f"{key} is not in the config and the optimizer has not been built")
-    if plan.optimizer.lr_scale is None:
+    if plan.optimizer.lr_scale is None and key == "lr":
         return Value(None, "the LR's scale needs world_size and the batch size")
     if plan.schedules is None:
         return Value(None, "a schedule ends with the run, whose length needs train_samples")
@@ -54,34 +54,39 @@ class Save:
 
 
 def saves(plan: Plan, *, best: bool = True) -> Iterator[Save]:
-    """Every checkpoint in the order written; best ones, which the data decide, are marked conditional."""
-    if plan.saving is None or plan.timeline is None:
+    """Every checkpoint in the order written; best ones, which the data decide, are marked conditional.
+
+    Empty while the run's length is unknown (see plan.unresolved).
+    """
+    if plan.saving is None or plan.timeline is None or plan.timeline.max_iters is None:
         return
     clock, saving = plan.timeline, plan.saving
     regular = timeline.saves(clock, saving.points)
     checks = timeline.validations(clock) if best and saving.best else iter(())
     due, check = next(regular, None), next(checks, None)
     while due is not None or check is not None:
-        if due is not None and (check is None or check[1] is None or due[1] <= check[1]):
+        if due is not None and (check is None or due[1] <= (check[1] or 0)):
             yield Save(clock.epoch_of(due[1]), due[1], saving.name(due[0]))
             due = next(regular, None)
         elif check is not None:
             epoch, at = check
             for entry in saving.best:
                 units = epoch if clock.by_epoch else (at or 0)
-                yield Save(epoch, at or 0, best_name(entry.key or "auto", clock.by_epoch, units), conditional=True)
+                yield Save(
+                    epoch, at or 0, best_name(entry.key or "auto", clock.by_epoch, units), conditional=True
+                )
             check = next(checks, None)
 
 
 def kept(plan: Plan, after: int) -> tuple[str, ...]:
     """The regular checkpoints standing after `after` completed iterations, oldest first."""
-    if plan.saving is None:
+    if plan.saving is None or plan.timeline is None:
         return ()
-    names = (save.name for save in saves(plan, best=False) if save.iter <= after)
-    standing: tuple[str, ...] = ()
-    for _name, standing in retained(names, plan.saving.max_keep):
-        pass
-    return standing
+    names = (
+        plan.saving.name(units) for units, _ in timeline.last_saves(plan.timeline, plan.saving.points, after)
+    )
+    newest = islice(names, plan.saving.max_keep if plan.saving.max_keep > 0 else None)
+    return tuple(newest)[::-1]
 
 
 def sample_indices(plan: Plan, *, epoch: int, rank: int = 0, start: int = 0) -> Iterator[int]:
@@ -93,11 +98,13 @@ def sample_indices(plan: Plan, *, epoch: int, rank: int = 0, start: int = 0) -> 
     order = plan.train.order if plan.train is not None else None
     if order is None:
         opaque = plan.train is not None and plan.train.opaque
-        raise ValueError("the order is the loader's own." if opaque else "the order needs train_samples and a seed.")
+        raise ValueError(
+            "the order is the loader's own." if opaque else "the order needs train_samples and a seed."
+        )
     clock = plan.timeline
     per_epoch = order.micro_batches
     if clock is not None and clock.epoch_length is not None and plan.batching is not None:
-        per_epoch = clock.epoch_length * plan.batching.per_iteration
+        per_epoch = clock.epoch_length * (plan.batching.per_iteration or 1)
     first, skip = divmod(start, order.micro_batch_size)
     base = epoch * per_epoch if order.endless else 0
     for micro_batch in range(first, per_epoch):
@@ -113,8 +120,7 @@ def with_world_size(plan: Plan, world_size: int) -> Plan:
     """
     from flexcore.planning import plan as make
 
-    facts = evolve(
-        plan.facts, world_size=world_size, environment=(("RANK", "0"), ("WORLD_SIZE", str(world_size))),
-        local_world_size=None,
-    )  # fmt: skip
+    torchrun = (("RANK", "0"), ("WORLD_SIZE", str(world_size)))
+    environment = torchrun if plan.config.launcher in (None, "pytorch") else None
+    facts = evolve(plan.facts, world_size=world_size, environment=environment, local_world_size=None)
     return make(plan.config, facts, mode=plan.mode, smoke=plan.smoke)

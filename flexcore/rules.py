@@ -35,6 +35,7 @@ RULES: Mapping[str, Rule] = {
     "FK019": Rule("exclusive-keys", "error", "Two keys that fix the same thing can contradict each other."),
     "FK020": Rule("out-of-range", "error", "The value has no meaning outside its range."),
     "FK021": Rule("nothing-to-do", "error", "The asked mode needs a section that is not there."),
+    "FK022": Rule("facts-of-another-config", "error", "What was observed does not fit what was asked."),
     # FD: data and batching
     "FD001": Rule("no-batch-size", "error", "Without a batch size nothing can be counted."),
     "FD002": Rule("batch-contradiction", "error", "micro x accumulation x data_parallel_size must equal the global batch."),
@@ -52,6 +53,8 @@ RULES: Mapping[str, Rule] = {
     "FS004": Rule("lr-scaling-without-base", "error", "Scaling an LR needs the batch size it was tuned for."),
     "FS005": Rule("schedule-without-optimizer", "error", "A schedule moves an optimizer's parameters."),
     "FS006": Rule("schedule-not-applied", "warning", "The hook that sets scheduled values was removed."),
+    "FS007": Rule("schedule-never-begins", "warning", "A schedule that begins after the run ends has no effect."),
+    "FS008": Rule("schedule-of-missing-key", "error", "A schedule must move a key the optimizer's groups have."),
     # FC: checkpoints, validation, resume
     "FC001": Rule("resume-and-load-from", "error", "A run can start from one place."),
     "FC002": Rule("unknown-best-rule", "error", "Whether more or less of a metric is better cannot be guessed."),
@@ -69,6 +72,7 @@ RULES: Mapping[str, Rule] = {
     "FP003": Rule("single-device-in-world", "error", "Ranks without a distributed strategy train apart and overwrite each other."),
     "FP004": Rule("unsupported-precision", "error", "The device cannot compute in this precision."),
     "FP005": Rule("backend-device-mismatch", "error", "The backend cannot move this device's tensors."),
+    "FP006": Rule("loss-scale-without-float16", "warning", "Only float16 gradients underflow; the setting does nothing."),
     # FR: reproducibility
     "FR001": Rule("seed-from-entropy", "info", "No seed was given; the recorded one repeats the run."),
     "FR002": Rule("deterministic-over-benchmark", "warning", "cudnn_benchmark picks algorithms by timing; deterministic wins."),

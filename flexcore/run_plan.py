@@ -115,16 +115,17 @@ class Batching:
 
     Attributes:
         clock: what an iteration is: one "micro" batch per rank, or one "global" batch.
+        gradient_accumulation_steps: micro-batches per rank and update; None: it waits for the world size.
         per_iteration: micro-batches per rank in one iteration: 1, or the accumulation on the global clock.
         dropped, repeated: samples per epoch left out, or used twice to fill the last batch; None: unknown.
     """
 
     micro_batch_size: int | None
-    gradient_accumulation_steps: int
+    gradient_accumulation_steps: int | None
     global_batch_size: int | None
     data_parallel_size: int | None
     clock: Literal["micro", "global"]
-    per_iteration: int
+    per_iteration: int | None
     tail: Tail
     dropped: int | None = None
     repeated: int | None = None
@@ -272,7 +273,7 @@ class Plan:
     @property
     def supplied(self) -> tuple[str, ...]:
         """The slots live objects must fill; a plan that has any belongs to this process alone."""
-        from flexcore.planning import supplied_slots
+        from flexcore.noticing import supplied_slots
 
         return supplied_slots(self.config)
 
@@ -315,4 +316,3 @@ class Plan:
         from flexcore.explaining import explain
 
         return explain(self)
-

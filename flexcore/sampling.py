@@ -4,6 +4,7 @@ A shuffled order is a keyed permutation: a Feistel network that adds modulo two 
 (Black & Rogaway 2002, generalised Feistel with cycle walking) with splitmix64's finaliser as round function.
 """
 
+import math
 from collections.abc import Iterator
 
 from attrs import frozen
@@ -39,8 +40,7 @@ class Permutation:
     @classmethod
     def keyed(cls, n: int, seed: int, epoch: int) -> "Permutation":
         """`left * right` is the smallest near-square domain holding range(n)."""
-        left = max(1, int(n**0.5))
-        left += left * left < n
+        left = math.isqrt(max(0, n - 1)) + 1
         right = max(1, -(-n // left))
         keys = tuple(derived_seed(seed, epoch, r) for r in range(ROUNDS))
         return cls(n, left, right, keys)

@@ -1,6 +1,7 @@
 """Which checkpoints are written, named, best and kept: from CheckpointHook's settings to Saving."""
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable
 from typing import Literal
 
 from flexcore.config import EpochLoop, TrainLoop
@@ -66,23 +67,13 @@ def saving(hook: Checkpoint, loop: TrainLoop) -> Saving:
 
 
 def best_name(key: str, by_epoch: bool, units: int) -> str:
-    """ "acc", epoch 5 -> "best_acc_epoch_5"; separators in a metric's name become "_"."""
+    """The name for "acc" at epoch 5 is "best_acc_epoch_5"; separators in a metric's name become "_"."""
     plain = "".join(c if c.isalnum() or c in "-_.@" else "_" for c in key)
     return f"best_{plain}_{'epoch' if by_epoch else 'iter'}_{units}"
 
 
 def is_better(rule: Rule, score: float, best: float | None) -> bool:
     """Whether a score replaces the best so far; NaN never does."""
-    if score != score:
+    if math.isnan(score):
         return False
     return best is None or (score > best if rule == "greater" else score < best)
-
-
-def retained(names: Iterable[str], max_keep: int) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """For each saved name in order: (name, what stands after it), the newest max_keep; -1 keeps all."""
-    standing: list[str] = []
-    for name in names:
-        standing = [*[kept for kept in standing if kept != name], name]
-        if max_keep > 0:
-            standing = standing[-max_keep:]
-        yield name, tuple(standing)

@@ -8,6 +8,7 @@ torch.optim.lr_scheduler); LR here is what is in force during an iteration, befo
 import math
 from bisect import bisect_right
 from collections.abc import Sequence
+from typing import Self
 
 from attrs import evolve, frozen
 
@@ -33,7 +34,7 @@ class ScheduleBase:
         """The value the schedule tends to; 0 makes it purely multiplicative."""
         return 0.0
 
-    def stretched(self, epoch_length: int) -> "ScheduleBase":
+    def stretched(self, epoch_length: int) -> Self:
         """The same curve counted in iterations."""
         end = None if self.end is None else self.end * epoch_length
         return evolve(
@@ -77,11 +78,11 @@ class Exponential(ScheduleBase):
     gamma: float = 0.1
 
     def factor(self, t: int) -> float:
-        return self.gamma**t
+        return _power(self.gamma, t)
 
-    def stretched(self, epoch_length: int) -> "Exponential":
-        longer = ScheduleBase.stretched(self, epoch_length)
-        return evolve(longer, gamma=self.gamma ** (1 / epoch_length))  # type: ignore[return-value]
+    def stretched(self, epoch_length: int) -> Self:
+        longer = super().stretched(epoch_length)
+        return evolve(longer, gamma=self.gamma ** (1 / epoch_length))
 
 
 @frozen(kw_only=True)
@@ -93,11 +94,11 @@ class Step(ScheduleBase):
     gamma: float = 0.1
 
     def factor(self, t: int) -> float:
-        return float(self.gamma ** (t // self.step_size))
+        return _power(self.gamma, t // self.step_size)
 
-    def stretched(self, epoch_length: int) -> "Step":
-        longer = ScheduleBase.stretched(self, epoch_length)
-        return evolve(longer, step_size=self.step_size * epoch_length)  # type: ignore[return-value]
+    def stretched(self, epoch_length: int) -> Self:
+        longer = super().stretched(epoch_length)
+        return evolve(longer, step_size=self.step_size * epoch_length)
 
 
 @frozen(kw_only=True)
@@ -109,12 +110,12 @@ class MultiStep(ScheduleBase):
     gamma: float = 0.1
 
     def factor(self, t: int) -> float:
-        return float(self.gamma ** bisect_right(self.milestones, t))
+        return _power(self.gamma, bisect_right(self.milestones, t))
 
-    def stretched(self, epoch_length: int) -> "MultiStep":
-        longer = ScheduleBase.stretched(self, epoch_length)
+    def stretched(self, epoch_length: int) -> Self:
+        longer = super().stretched(epoch_length)
         milestones = tuple(m * epoch_length for m in self.milestones)
-        return evolve(longer, milestones=milestones)  # type: ignore[return-value]
+        return evolve(longer, milestones=milestones)
 
 
 @frozen(kw_only=True)
@@ -132,10 +133,10 @@ class Cosine(ScheduleBase):
     def floor(self, base: float) -> float:
         return _floor(self, base)
 
-    def stretched(self, epoch_length: int) -> "Cosine":
-        longer = ScheduleBase.stretched(self, epoch_length)
+    def stretched(self, epoch_length: int) -> Self:
+        longer = super().stretched(epoch_length)
         t_max = None if self.T_max is None else self.T_max * epoch_length
-        return evolve(longer, T_max=t_max)  # type: ignore[return-value]
+        return evolve(longer, T_max=t_max)
 
 
 @frozen(kw_only=True)
@@ -148,7 +149,7 @@ class Poly(ScheduleBase):
     eta_min_ratio: float | None = None
 
     def factor(self, t: int) -> float:
-        return float((1 - t / max(1, self.last)) ** self.power)
+        return _power(1 - t / max(1, self.last), self.power)
 
     def floor(self, base: float) -> float:
         return _floor(self, base)
@@ -158,6 +159,14 @@ Schedule = Constant | Linear | Exponential | Step | MultiStep | Cosine | Poly
 FORMS: tuple[type[ScheduleBase], ...] = (Constant, Linear, Exponential, Step, MultiStep, Cosine, Poly)
 
 
+def _power(base: float, exponent: float) -> float:
+    """`base` ** `exponent` for base >= 0; infinite where a float cannot hold it."""
+    try:
+        return float(base**exponent)
+    except OverflowError:
+        return math.inf
+
+
 def _floor(schedule: Cosine | Poly, base: float) -> float:
     if schedule.eta_min_ratio is not None:
         return base * schedule.eta_min_ratio
@@ -165,7 +174,12 @@ def _floor(schedule: Cosine | Poly, base: float) -> float:
 
 
 def resolved(
-    schedule: Schedule, *, by_epoch: bool, epoch_length: int | None, total_epochs: int | None, total: int | None
+    schedule: Schedule,
+    *,
+    by_epoch: bool,
+    epoch_length: int | None,
+    total_epochs: int | None,
+    total: int | None,
 ) -> Schedule | None:
     """The schedule with every default filled, counted as the loop counts; None while a needed length is unknown.
 
@@ -177,7 +191,7 @@ def resolved(
     if end is None or (counted_by_epoch and epoch_length is None):
         return None
     if schedule.convert_to_iter_based and counted_by_epoch and epoch_length is not None:
-        filled = filled.stretched(epoch_length)  # type: ignore[assignment]
+        filled = filled.stretched(epoch_length)
     if isinstance(filled, Cosine) and filled.T_max is None and filled.end is not None:
         filled = evolve(filled, T_max=filled.end - filled.begin)
     return filled
@@ -195,10 +209,12 @@ def local_step(schedule: Schedule, iteration: int, epoch_length: int | None) -> 
 def value(schedules: Sequence[Schedule], base: float, iteration: int, epoch_length: int | None) -> float:
     """The parameter in force at `iteration` (0-based), for schedules of one param, from its base value.
 
-    Maps are applied in order of `begin`. Exact where no floored schedule overlaps another (see `clashes`).
+    Maps are applied in the order they begin. Exact where no floored schedule overlaps another (see `clashes`).
     """
     current = base
-    for schedule in sorted(schedules, key=_begin) if len(schedules) > 1 else schedules:
+    if len(schedules) > 1:
+        schedules = sorted(schedules, key=lambda schedule: span(schedule, epoch_length)[0])
+    for schedule in schedules:
         t = local_step(schedule, iteration, epoch_length)
         if t is not None:
             floor = schedule.floor(base)
@@ -206,24 +222,24 @@ def value(schedules: Sequence[Schedule], base: float, iteration: int, epoch_leng
     return current
 
 
-def _begin(schedule: Schedule) -> int:
-    return schedule.begin
+def span(schedule: Schedule, epoch_length: int | None) -> tuple[float, float]:
+    """[begin, end) in iterations; an open end is infinite."""
+    unit = epoch_length if schedule.by_epoch and epoch_length else 1
+    return schedule.begin * unit, math.inf if schedule.end is None else schedule.end * unit
 
 
-def clashes(schedules: Sequence[Schedule]) -> tuple[tuple[int, int], ...]:
+def clashes(schedules: Sequence[Schedule], epoch_length: int | None) -> tuple[tuple[int, int], ...]:
     """Index pairs of same-param schedules that overlap while one has a floor: those have no closed form."""
     found = []
     for i, one in enumerate(schedules):
         for j in range(i + 1, len(schedules)):
             other = schedules[j]
-            if one.param == other.param and (one.floor(1.0) or other.floor(1.0)) and _overlap(one, other):
+            floored = one.floor(1.0) or other.floor(1.0)
+            if one.param == other.param and floored and _overlap(one, other, epoch_length):
                 found.append((i, j))
     return tuple(found)
 
 
-def _overlap(one: Schedule, other: Schedule) -> bool:
-    if one.by_epoch != other.by_epoch:
-        return True
-    one_end = math.inf if one.end is None else one.end
-    other_end = math.inf if other.end is None else other.end
-    return one.begin < other_end and other.begin < one_end
+def _overlap(one: Schedule, other: Schedule, epoch_length: int | None) -> bool:
+    (one_begin, one_end), (other_begin, other_end) = span(one, epoch_length), span(other, epoch_length)
+    return one_begin < other_end and other_begin < one_end

@@ -48,7 +48,8 @@ def chosen(config: Config, facts: Facts) -> Start:
     if found is not None:
         return _resumed(found, found.path, "newest complete checkpoint in work_dir")
     if load_from is not None:
-        return _resumed(facts.named_checkpoint, load_from, "load_from names it and work_dir holds none")
+        held = "work_dir has not been looked at" if facts.checkpoints is None else "work_dir holds none"
+        return _resumed(facts.named_checkpoint, load_from, f"load_from names it and {held}")
     if facts.checkpoints is None:
         return Fresh(because="resume=True, but work_dir has not been looked at")
     return Fresh(because="resume=True found no complete checkpoint in work_dir")
@@ -66,8 +67,17 @@ def fact_of(start: Start, facts: Facts) -> CheckpointFact | None:
         return None
     known = (*(facts.checkpoints or ()), *((facts.named_checkpoint,) if facts.named_checkpoint else ()))
     return next((fact for fact in known if fact.path == start.path), None) or (
-        facts.named_checkpoint if facts.named_checkpoint and start.iter == facts.named_checkpoint.iter else None
+        facts.named_checkpoint
+        if facts.named_checkpoint and start.iter == facts.named_checkpoint.iter
+        else None
     )
+
+
+def recorded_seed(config: Config, facts: Facts) -> int | None:
+    """The seed a checkpoint to be resumed was trained with: a run without a seed of its own goes on with it."""
+    fact = fact_of(chosen(config, facts), facts)
+    text = dict(fact.trajectory or ()).get("seed", "") if fact is not None else ""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
 
 
 def differences(
@@ -76,7 +86,12 @@ def differences(
     """(field, class, then, now) of each trajectory field that changed."""
     before, after = dict(then), dict(now)
     return tuple(
-        (name, CHANGES.get(name, "trajectory-changing"), before.get(name, "nothing"), after.get(name, "nothing"))
+        (
+            name,
+            CHANGES.get(name, "trajectory-changing"),
+            before.get(name, "nothing"),
+            after.get(name, "nothing"),
+        )
         for name in sorted(before.keys() | after.keys())
         if before.get(name) != after.get(name)
     )
@@ -109,4 +124,6 @@ def _difference(path: str, name: str, change: Change, then: str, now: str) -> Pr
     if change == "incompatible":
         return problem("FC005", ("resume",), text, "Restore the setting, or start in another work_dir.")
     severity: Literal["warning", "info"] = "info" if change == "resume-safe" else "warning"
-    return Problem(code="FC005", path=("resume",), message=text, remedy="Nothing to do if meant.", severity=severity)
+    return Problem(
+        code="FC005", path=("resume",), message=text, remedy="Nothing to do if meant.", severity=severity
+    )

@@ -4,6 +4,8 @@ from attrs import frozen
 
 from flexcore.components import Data
 
+NO_DATA = Data()
+
 
 @frozen(kw_only=True)
 class SingleDevice:
@@ -35,4 +37,4 @@ DISTRIBUTED = (DDP,)
 class Compile:
     """torch.compile with these options; kwargs may hold backend, mode, dynamic, fullgraph, options."""
 
-    kwargs: Data = Data()
+    kwargs: Data = NO_DATA

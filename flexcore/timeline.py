@@ -44,13 +44,14 @@ class Timeline:
     def optimizer_steps(self) -> int | None:
         if self.max_iters is None:
             return None
-        if self._flushes and self.epoch_length:
+        if self.flushes and self.epoch_length:
             epochs, rest = divmod(self.max_iters, self.epoch_length)
             return epochs * -(-self.epoch_length // self.window) + -(-rest // self.window)
         return -(-self.max_iters // self.window)
 
     @property
-    def _flushes(self) -> bool:
+    def flushes(self) -> bool:
+        """Whether every epoch's end closes its window."""
         return self.tail == "step" and self.by_epoch
 
     def epoch_of(self, iteration: int) -> int:
@@ -74,7 +75,7 @@ def window_at(timeline: Timeline, iteration: int) -> tuple[int, int]:
     The loss divisor is the size: the run's last window and, under tail="step", each epoch's may be short.
     """
     k, base, limit = timeline.window, 0, timeline.max_iters
-    if timeline._flushes and timeline.epoch_length:
+    if timeline.flushes and timeline.epoch_length:
         base = iteration // timeline.epoch_length * timeline.epoch_length
         limit = base + timeline.epoch_length if limit is None else min(limit, base + timeline.epoch_length)
     first = base + (iteration - base) // k * k
@@ -117,7 +118,10 @@ def next_validation(timeline: Timeline, after: int) -> int | None:
     start = max(after + 1, timeline.val_begin, 1)
     starts = [m - 1 for m, _ in timeline.dynamic_intervals]
     for begin, end, interval in zip(
-        [0, *starts], [*starts, None], [timeline.val_interval, *(i for _, i in timeline.dynamic_intervals)], strict=True
+        [0, *starts],
+        [*starts, None],
+        [timeline.val_interval, *(i for _, i in timeline.dynamic_intervals)],
+        strict=True,
     ):
         first = -(-max(start, begin) // interval) * interval
         if (end is None or first < end) and (total is None or first <= total):
@@ -147,27 +151,51 @@ class SavePoints:
 
 
 def next_save(timeline: Timeline, points: SavePoints, after: int) -> tuple[int, int] | None:
-    """(due units, completed iterations) of the first save at more than `after` completed iterations.
+    """(due units, completed iterations) of the first save at more than `after` completed iterations. O(1).
 
     A save due inside an accumulation window happens at the window's closing update; several due inside one
     window are one save, named by the last.
     """
     length = timeline.epoch_length if points.by_epoch else 1
-    if length is None:
+    if length is None or (timeline.max_iters is not None and after >= timeline.max_iters):
         return None
-    opened, _ = window_at(timeline, after)
-    units = _due_after(timeline, points, opened // length + 1, length)
-    while units is not None:
-        at = update_at_or_after(timeline, units * length)
-        if at > after:
-            return _last_in_window(timeline, points, units, length, at)
-        units = _due_after(timeline, points, units + 1, length)
-    return None
+    opened, _ = window_at(timeline, after)  # whatever is due in this window has not been saved yet
+    first = _first_due(timeline, points, opened // length + 1, length)
+    if first is None:
+        return None
+    at = update_at_or_after(timeline, first * length)
+    return _named(timeline, points, at, length), at
 
 
-def _due_after(timeline: Timeline, points: SavePoints, units: int, length: int) -> int | None:
-    total = None if timeline.max_iters is None else timeline.max_iters // length
-    found = None
+def last_saves(timeline: Timeline, points: SavePoints, upto: int) -> Iterator[tuple[int, int]]:
+    """(due units, completed iterations) of every save at `upto` completed iterations or before, newest first."""
+    length = timeline.epoch_length if points.by_epoch else 1
+    if length is None:
+        return
+    end = upto if timeline.max_iters is None else min(upto, timeline.max_iters)
+    due = _last_due(timeline, points, end // length, length)
+    while due is not None:
+        opened, _ = window_at(timeline, due * length - 1)
+        at = update_at_or_after(timeline, due * length)
+        if at <= end:
+            yield _named(timeline, points, at, length), at
+        due = _last_due(timeline, points, opened // length, length)
+
+
+def _named(timeline: Timeline, points: SavePoints, at: int, length: int) -> int:
+    """What the save at `at` is named by: the last epoch due there, or the iterations completed."""
+    last = _last_due(timeline, points, at // length, length) if points.by_epoch else at
+    assert last is not None
+    return last
+
+
+def _units(timeline: Timeline, length: int) -> int | None:
+    return None if timeline.max_iters is None else timeline.max_iters // length
+
+
+def _first_due(timeline: Timeline, points: SavePoints, units: int, length: int) -> int | None:
+    """The smallest due count of units >= `units` (>= 1)."""
+    total, found = _units(timeline, length), None
     if points.interval > 0:
         steps = max(0, -(-(units - points.save_begin) // points.interval))
         found = points.save_begin + steps * points.interval
@@ -178,16 +206,14 @@ def _due_after(timeline: Timeline, points: SavePoints, units: int, length: int) 
     return found
 
 
-def _last_in_window(
-    timeline: Timeline, points: SavePoints, units: int, length: int, at: int
-) -> tuple[int, int]:
-    if not points.by_epoch:
-        return at, at
-    later = _due_after(timeline, points, units + 1, length)
-    while later is not None and update_at_or_after(timeline, later * length) == at:
-        units = later
-        later = _due_after(timeline, points, units + 1, length)
-    return units, at
+def _last_due(timeline: Timeline, points: SavePoints, units: int, length: int) -> int | None:
+    """The largest due count of units in 1..`units`."""
+    if points.save_last and units > 0 and units == _units(timeline, length):
+        return units
+    if points.interval <= 0 or units < points.save_begin:
+        return None
+    found = units - (units - points.save_begin) % points.interval
+    return found if found > 0 else None
 
 
 def saves(timeline: Timeline, points: SavePoints, after: int = 0) -> Iterator[tuple[int, int]]:

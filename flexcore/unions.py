@@ -6,9 +6,9 @@ from typing import Any, get_args
 from attrs import field, frozen
 
 from flexcore import config, hooks, schedules, strategies
-from flexcore.components import Component, Data, Supplied, freeze, is_import_path, last_segment
+from flexcore.components import Component, freeze, is_import_path, last_segment
 from flexcore.config import IterLoop
-from flexcore.hooks import Hook, UserHook
+from flexcore.hooks import UserHook
 from flexcore.problems import did_you_mean, shown
 from flexcore.run_plan import Fresh, LoadWeights, Resume
 
@@ -54,13 +54,20 @@ class Tagged:
         if self.other is not None and is_import_path(given):
             return self.other(value, error)
         guess = did_you_mean(tag, self.members)
-        raise error("FK013", f"{shown(given)} is not a known {self.what}.", guess.strip() or f"Known: {self._known()}.", "type")
+        raise error(
+            "FK013",
+            f"{shown(given)} is not a known {self.what}.",
+            guess.strip() or f"Known: {self._known()}.",
+            "type",
+        )
 
     def _refuse_known(self, tag: str, error: Error) -> None:
         if tag in self.retired:
             raise error("FK017", f'"{tag}" is retired.', self.retired[tag], "type")
         if tag in self.unbuilt:
-            raise error("FK014", f'"{tag}" is known but not built yet.', f"Use one of: {self._known()}.", "type")
+            raise error(
+                "FK014", f'"{tag}" is known but not built yet.', f"Use one of: {self._known()}.", "type"
+            )
 
     def _known(self) -> str:
         names = ", ".join(sorted(self.members))
@@ -72,11 +79,17 @@ def component(value: Any, error: Error) -> Component:
     if isinstance(value, str):
         value = {"type": value}
     if not isinstance(value, dict):
-        raise error("FK011", f"must be a mapping with a type, got {shown(value)}.", 'Write dict(type="pkg.module:Name", ...).')
+        raise error(
+            "FK011",
+            f"must be a mapping with a type, got {shown(value)}.",
+            'Write dict(type="pkg.module:Name", ...).',
+        )
     if "type" not in value:
         raise error("FK012", 'lacks the key "type".', 'Add type="pkg.module:Name".')
     if not isinstance(value["type"], str) or not value["type"]:
-        raise error("FK011", f"must be text, got {shown(value['type'])}.", 'Write type="pkg.module:Name".', "type")
+        raise error(
+            "FK011", f"must be text, got {shown(value['type'])}.", 'Write type="pkg.module:Name".', "type"
+        )
     kwargs = {key: item for key, item in value.items() if key != "type"}
     bad = next((key for key in kwargs if not isinstance(key, str)), None)
     if bad is not None:
@@ -87,7 +100,12 @@ def component(value: Any, error: Error) -> Component:
 def _user_hook(value: dict[str, Any], error: Error) -> UserHook:
     priority = value.get("priority")
     if priority is not None and type(priority) not in (int, str):
-        raise error("FK011", f"must be a name or an integer, got {shown(priority)}.", "Use 0-100 or NORMAL.", "priority")
+        raise error(
+            "FK011",
+            f"must be a name or an integer, got {shown(priority)}.",
+            "Use 0-100 or NORMAL.",
+            "priority",
+        )
     rest = {key: item for key, item in value.items() if key != "priority"}
     return UserHook(component=component(rest, error), priority=priority)
 
@@ -116,10 +134,17 @@ TAGGED: tuple[Tagged, ...] = (
     Tagged(
         "hook",
         _by_name(*hooks.BUILTIN_HOOKS),
-        unbuilt=frozenset({
-            "EMAHook", "EarlyStoppingHook", "SyncBuffersHook", "EmptyCacheHook", "ProfilerHook",
-            "NaiveVisualizationHook", "PrepareTTAHook",
-        }),  # fmt: skip
+        unbuilt=frozenset(
+            {
+                "EMAHook",
+                "EarlyStoppingHook",
+                "SyncBuffersHook",
+                "EmptyCacheHook",
+                "ProfilerHook",
+                "NaiveVisualizationHook",
+                "PrepareTTAHook",
+            }
+        ),
         retired={"NPUProfilerHook": "Use ProfilerHook."},
         other=_user_hook,
     ),
@@ -134,16 +159,18 @@ TAGGED: tuple[Tagged, ...] = (
     Tagged(
         "schedule",
         _schedule_members(),
-        unbuilt=frozenset(form + suffix for form in _LATER_FORMS for suffix in (*PARAM_SUFFIXES, "ParamScheduler")),
+        unbuilt=frozenset(
+            form + suffix for form in _LATER_FORMS for suffix in (*PARAM_SUFFIXES, "ParamScheduler")
+        ),
     ),
     Tagged(
         "visualizer backend",
         _by_name(*get_args(config.VisBackend)),
         unbuilt=frozenset({"WandbVisBackend", "MLflowVisBackend"}),
-        retired={
-            name: "Use LocalVisBackend or TensorboardVisBackend."
-            for name in ("ClearMLVisBackend", "NeptuneVisBackend", "DVCLiveVisBackend", "AimVisBackend")
-        },
+        retired=dict.fromkeys(
+            ("ClearMLVisBackend", "NeptuneVisBackend", "DVCLiveVisBackend", "AimVisBackend"),
+            "Use LocalVisBackend or TensorboardVisBackend.",
+        ),
     ),
     Tagged("starting point", _by_name(Fresh, LoadWeights, Resume)),
 )
@@ -152,26 +179,52 @@ TAGGED: tuple[Tagged, ...] = (
 def _train_loop(value: Any, converter: Any, error: Error) -> Any:
     """FlexibleRunner's train_cfg: exactly one of by_epoch and type chooses the loop."""
     if not isinstance(value, dict):
-        raise error("FK011", f"must be a mapping, got {shown(value)}.", "Write dict(by_epoch=True, max_epochs=...).")
+        raise error(
+            "FK011", f"must be a mapping, got {shown(value)}.", "Write dict(by_epoch=True, max_epochs=...)."
+        )
     if "type" in value and "by_epoch" in value:
         raise error("FK019", 'has both "type" and "by_epoch".', "Keep one of them.")
     by_epoch = value.get("by_epoch", "max_epochs" in value)
+    if "type" not in value and "by_epoch" not in value:
+        _one_length(value, error)
     if type(by_epoch) is not bool:
-        raise error("FK011", f"must be true or false, got {shown(by_epoch)}.", "Correct the value.", "by_epoch")
+        raise error(
+            "FK011", f"must be true or false, got {shown(by_epoch)}.", "Correct the value.", "by_epoch"
+        )
     chosen = value.get("type", "EpochBasedTrainLoop" if by_epoch else "IterBasedTrainLoop")
     rest = {key: item for key, item in value.items() if key != "by_epoch"}
     return _LOOPS({**rest, "type": chosen}, converter, error)
+
+
+def _one_length(value: dict[str, Any], error: Error) -> None:
+    """Without type and by_epoch the length given chooses the loop, so there must be exactly one."""
+    given = [name for name in ("max_epochs", "max_iters") if name in value]
+    if len(given) == 2:
+        raise error("FK019", 'has both "max_epochs" and "max_iters".', "Keep one of them.")
+    if not given:
+        raise error(
+            "FK012",
+            "lacks the length of the run.",
+            "Add max_epochs (epoch loop) or max_iters (iteration loop).",
+        )
+
+
+def _custom_loop(value: dict[str, Any], error: Error) -> Any:
+    raise error(
+        "FK014",
+        f"{shown(value['type'])}: loops of your own are known but not built yet.",
+        "Use by_epoch=True or False.",
+        "type",
+    )
 
 
 _LOOPS = Tagged(
     "training loop",
     _by_name(config.EpochLoop, IterLoop),
     unbuilt=frozenset({"TestLoop", "ValLoop"}),
-    other=lambda value, error: _custom_loop(value, error),
+    other=_custom_loop,
 )
 _TAG_OF_CLASS = {cls: name for tagged in (*TAGGED, _LOOPS) for name, (cls, _) in tagged.members.items()}
-def _custom_loop(value: dict[str, Any], error: Error) -> Any:
-    raise error("FK014", f"{shown(value['type'])}: loops of your own are known but not built yet.", "Use by_epoch=True or False.", "type")
 
 
 def tagged_for(args: tuple[Any, ...]) -> Callable[[Any, Any, Error], Any] | None:
@@ -202,7 +255,12 @@ def without_type(value: dict[str, Any], cls: type, error: Error) -> dict[str, An
         return value
     given = value["type"]
     if not isinstance(given, str) or last_segment(given) != cls.NAME:
-        raise error("FK014", f"{shown(given)}: a type of your own here is known but not built yet.", f"Use {cls.NAME}.", "type")
+        raise error(
+            "FK014",
+            f"{shown(given)}: a type of your own here is known but not built yet.",
+            f"Use {cls.NAME}.",
+            "type",
+        )
     return {key: item for key, item in value.items() if key != "type"}
 
 

@@ -29,14 +29,24 @@ def environment(config: Config, facts: Facts, broken: frozenset[str]) -> Iterato
 
 
 def _launching(config: Config, facts: Facts, broken: frozenset[str]) -> Iterator[Problem]:
-    launcher, strategy, world = chosen_launcher(config, facts), chosen_strategy(config, facts), known_world_size(config, facts)
+    launcher, strategy, world = (
+        chosen_launcher(config, facts),
+        chosen_strategy(config, facts),
+        known_world_size(config, facts),
+    )
     seen = dict(facts.environment or ())
     if "strategy" in broken or "launcher" in broken:
         return
     if isinstance(strategy, DISTRIBUTED) and launcher == "none":
         text = f"{strategy.NAME} shares a model among ranks, and no launcher started any."
-        yield problem("FP001", ("strategy",), text, "Run with --nproc N or torchrun, or use SingleDeviceStrategy.")
-    if config.launcher not in (None, "none") and facts.environment is not None and not launchers.present(launcher, seen):
+        yield problem(
+            "FP001", ("strategy",), text, "Run with --nproc N or torchrun, or use SingleDeviceStrategy."
+        )
+    if (
+        config.launcher not in (None, "none")
+        and facts.environment is not None
+        and not launchers.present(launcher, seen)
+    ):
         text = f'is "{launcher}", but its variables are not in the environment.'
         yield problem("FP002", ("launcher",), text, "Start with that launcher, or remove the key.")
     if isinstance(strategy, SingleDevice) and world is not None and world > 1:
@@ -47,7 +57,7 @@ def _launching(config: Config, facts: Facts, broken: frozenset[str]) -> Iterator
 def _precision(config: Config, facts: Facts) -> Iterator[Problem]:
     wrapper = config.optim_wrapper
     if isinstance(wrapper, AmpOptim):
-        dtype = wrapper.dtype or {"cuda": "float16", "cpu": "bfloat16"}.get(facts.device_type or "", None)
+        dtype = wrapper.dtype or {"cuda": "float16", "cpu": "bfloat16"}.get(facts.device_type or "")
         supports = {"float16": facts.supports_fp16, "bfloat16": facts.supports_bf16}.get(dtype or "")
         if supports is False:
             text = f"{dtype} autocast is not supported on this {facts.device_type} device."

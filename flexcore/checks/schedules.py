@@ -15,26 +15,41 @@ FACTORS: tuple[tuple[str, float], ...] = (
 )  # fmt: skip
 
 
-def schedules(config: Config, _: Facts, __: frozenset[str]) -> Iterator[Problem]:
+def schedules(config: Config, facts: Facts, _: frozenset[str]) -> Iterator[Problem]:
     for i, schedule in enumerate(config.param_scheduler or ()):
         path: Path = ("param_scheduler", i)
         yield from _span(schedule, path, isinstance(config.train_cfg, IterLoop))
         yield from _numbers(schedule, path)
+        yield from _moved(schedule, path, facts)
     removed = HookSlot(key="param_scheduler", hook=None) in config.default_hooks
     if config.param_scheduler and removed:
         text = "removes the hook that sets scheduled values, so no schedule has any effect."
-        yield problem("FS006", ("default_hooks", "param_scheduler"), text, "Keep the hook or drop param_scheduler.")
+        yield problem(
+            "FS006", ("default_hooks", "param_scheduler"), text, "Keep the hook or drop param_scheduler."
+        )
+
+
+def _moved(schedule: Schedule, path: Path, facts: Facts) -> Iterator[Problem]:
+    """The built optimizer has the key the schedule moves, in every group."""
+    groups = [dict(group.values) for group in facts.parameter_groups or ()]
+    if any(schedule.param not in group for group in groups):
+        text = f"moves {shown(schedule.param)}, and the optimizer's groups have {', '.join(groups[0]) or 'nothing'}."
+        yield problem("FS008", path, text, "Schedule a key the optimizer has.")
 
 
 def _span(schedule: Schedule, path: Path, iterations: bool) -> Iterator[Problem]:
     if schedule.begin < 0:
-        yield problem("FK020", (*path, "begin"), f"must be at least 0, got {schedule.begin}.", "Correct the value.")
+        yield problem(
+            "FK020", (*path, "begin"), f"must be at least 0, got {schedule.begin}.", "Correct the value."
+        )
     if schedule.end is not None and schedule.end <= schedule.begin:
         text = f"is {schedule.end}, not after begin={schedule.begin}."
         yield problem("FS001", (*path, "end"), text, f"Set end above {schedule.begin}.")
     if iterations and schedule.by_epoch:
         text = "counts epochs, and the iteration loop has none."
-        yield problem("FS003", (*path, "by_epoch"), text, "Set by_epoch=False and give begin and end in iterations.")
+        yield problem(
+            "FS003", (*path, "by_epoch"), text, "Set by_epoch=False and give begin and end in iterations."
+        )
     if schedule.convert_to_iter_based and (schedule.by_epoch is False or iterations):
         text = "converts epochs to iterations, but the schedule counts iterations already."
         yield problem("FK019", (*path, "convert_to_iter_based"), text, "Remove it.")
@@ -46,9 +61,16 @@ def _numbers(schedule: Schedule, path: Path) -> Iterator[Problem]:
         key = "factor" if name == "factor_value" else name
         if value is not None and not (0 <= value <= most and math.isfinite(value)):
             limit = "a finite number >= 0" if most is math.inf else "between 0 and 1"
-            yield problem("FK020", (*path, key), f"must be {limit}, got {shown(value)}.", "Correct the value.")
+            yield problem(
+                "FK020", (*path, key), f"must be {limit}, got {shown(value)}.", "Correct the value."
+            )
     if isinstance(schedule, Step) and schedule.step_size < 1:
-        yield problem("FK020", (*path, "step_size"), f"must be at least 1, got {schedule.step_size}.", "Correct the value.")
+        yield problem(
+            "FK020",
+            (*path, "step_size"),
+            f"must be at least 1, got {schedule.step_size}.",
+            "Correct the value.",
+        )
     if isinstance(schedule, Exponential) and schedule.gamma == 0 and schedule.convert_to_iter_based:
         yield problem("FK020", (*path, "gamma"), "must be above 0 to be converted.", "Correct the value.")
     if isinstance(schedule, MultiStep) and list(schedule.milestones) != sorted(schedule.milestones):
@@ -65,9 +87,16 @@ def _floor(schedule: Cosine | Poly, path: Path) -> Iterator[Problem]:
     for name in ("eta_min", "eta_min_ratio"):
         value = getattr(schedule, name)
         if value is not None and not (0 <= value < math.inf):
-            yield problem("FK020", (*path, name), f"must be a finite number >= 0, got {shown(value)}.", "Correct the value.")
+            yield problem(
+                "FK020",
+                (*path, name),
+                f"must be a finite number >= 0, got {shown(value)}.",
+                "Correct the value.",
+            )
     if isinstance(schedule, Cosine) and schedule.T_max is not None and schedule.T_max < 1:
-        yield problem("FK020", (*path, "T_max"), f"must be at least 1, got {schedule.T_max}.", "Correct the value.")
+        yield problem(
+            "FK020", (*path, "T_max"), f"must be at least 1, got {schedule.T_max}.", "Correct the value."
+        )
 
 
 def scaling(config: Config, _: Facts, __: frozenset[str]) -> Iterator[Problem]:

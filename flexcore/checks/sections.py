@@ -3,10 +3,10 @@
 import math
 from collections.abc import Iterator
 
-from flexcore.components import Component, Supplied
+from flexcore.components import Component, Data
 from flexcore.config import AmpOptim, Config, EpochLoop
 from flexcore.facts import Facts
-from flexcore.problems import Path, Problem, shown
+from flexcore.problems import Path, Problem, did_you_mean, shown
 from flexcore.rules import problem
 
 GROUPS: tuple[tuple[str, ...], ...] = (
@@ -37,8 +37,10 @@ def starting(config: Config, _: Facts, __: frozenset[str]) -> Iterator[Problem]:
         text = f"names {shown(config.resume)} while load_from names {shown(config.load_from)}; a run starts from one."
         yield problem("FC001", ("resume",), text, "Keep resume, or write resume=True with load_from.")
     for path, value in ((("resume",), config.resume), (("load_from",), config.load_from)):
-        if isinstance(value, str) and not value.strip():
-            yield problem("FC010", path, f"is an empty path, got {shown(value)}.", "Name a checkpoint or remove it.")
+        if isinstance(value, str) and not _usable(value):
+            yield problem(
+                "FC010", path, f"is not a usable path: {shown(value)}.", "Name a checkpoint or remove it."
+            )
 
 
 def ranges(config: Config, _: Facts, __: frozenset[str]) -> Iterator[Problem]:
@@ -56,6 +58,11 @@ def ranges(config: Config, _: Facts, __: frozenset[str]) -> Iterator[Problem]:
     for path, value, least in at_least:
         yield from _at_least(path, value, least)
     yield from _positive(("env_cfg", "dist_cfg", "timeout"), config.env_cfg.dist_cfg.timeout)
+    seed = config.randomness.seed
+    if seed is not None and seed >= 2**32:
+        yield problem(
+            "FK020", ("randomness", "seed"), f"must be below 2**32, got {seed}.", "Pick a smaller seed."
+        )
     if config.format_version > 1:
         text = f"is {config.format_version}; this release reads format 1."
         yield problem("FK020", ("format_version",), text, "Update flexcore or write format_version=1.")
@@ -66,7 +73,9 @@ def _loop_ranges(config: Config) -> Iterator[Problem]:
     if loop is None:
         return
     by_epoch = isinstance(loop, EpochLoop)
-    total, name = (loop.max_epochs, "max_epochs") if isinstance(loop, EpochLoop) else (loop.max_iters, "max_iters")
+    total, name = (
+        (loop.max_epochs, "max_epochs") if isinstance(loop, EpochLoop) else (loop.max_iters, "max_iters")
+    )
     yield from _at_least(("train_cfg", name), total, 0)
     yield from _at_least(("train_cfg", "val_begin"), loop.val_begin, 0)
     yield from _at_least(("train_cfg", "val_interval"), loop.val_interval, 1)
@@ -92,41 +101,87 @@ def _optim_ranges(config: Config) -> Iterator[Problem]:
     if clip is not None:
         needed, other = ("max_norm", "clip_value") if clip.type == "norm" else ("clip_value", "max_norm")
         if getattr(clip, needed) is None:
-            yield problem("FK012", path, f'lacks the key "{needed}".', f'Add "{needed}" for type="{clip.type}".')
+            yield problem(
+                "FK012", path, f'lacks the key "{needed}".', f'Add "{needed}" for type="{clip.type}".'
+            )
         if getattr(clip, other) is not None:
             text = f'has "{other}", which type="{clip.type}" does not use.'
-            yield problem("FK019", (*path, other), text, f'Remove it, or choose the other type.')
+            yield problem("FK019", (*path, other), text, "Remove it, or choose the other type.")
         yield from _positive((*path, needed), getattr(clip, needed))
         yield from _positive((*path, "norm_type"), clip.norm_type, infinite=True)
-    if isinstance(wrapper, AmpOptim) and isinstance(wrapper.loss_scale, float):
-        yield from _positive(("optim_wrapper", "loss_scale"), wrapper.loss_scale)
+    if isinstance(wrapper, AmpOptim):
+        yield from _loss_scale(wrapper)
+
+
+# Settings of torch.amp.GradScaler: (name, kind, exclusive lower bound, exclusive upper bound).
+SCALER: tuple[tuple[str, type, float, float], ...] = (
+    ("init_scale", float, 0, math.inf), ("growth_factor", float, 1, math.inf), ("backoff_factor", float, 0, 1),
+    ("growth_interval", int, 0, math.inf),
+)  # fmt: skip
+
+
+def _loss_scale(wrapper: AmpOptim) -> Iterator[Problem]:
+    path: Path = ("optim_wrapper", "loss_scale")
+    if wrapper.dtype == "bfloat16" and wrapper.loss_scale != "dynamic":
+        text = f"is {shown(wrapper.loss_scale)} with dtype bfloat16, which needs no loss scaling; it has no effect."
+        yield problem("FP006", path, text, "Remove it, or use float16.")
+    if isinstance(wrapper.loss_scale, float):
+        yield from _positive(path, wrapper.loss_scale)
+    elif isinstance(wrapper.loss_scale, Data):
+        known = {name: (kind, low, high) for name, kind, low, high in SCALER}
+        for name, value in wrapper.loss_scale.entries:
+            if name not in known:
+                guess = (
+                    did_you_mean(str(name), known).strip() or f"Remove it; known here: {', '.join(known)}."
+                )
+                yield problem("FK010", (*path, name), "is not a setting of the loss scaler.", guess)
+                continue
+            kind, low, high = known[str(name)]
+            kinds = (int,) if kind is int else (int, float)
+            if type(value) not in kinds or not low < value < high:
+                word = "an integer" if kind is int else "a number"
+                limits = f"above {low}" if high == math.inf else f"between {low} and {high}"
+                yield problem(
+                    "FK020",
+                    (*path, name),
+                    f"must be {word} {limits}, got {shown(value)}.",
+                    "Correct the value.",
+                )
 
 
 def _optimizer(optimizer: Component) -> Iterator[Problem]:
     path: Path = ("optim_wrapper", "optimizer")
     lr = optimizer.kwargs.get("lr")
     if "lr" in optimizer.kwargs and (type(lr) not in (int, float) or not math.isfinite(lr) or lr < 0):
-        yield problem("FK020", (*path, "lr"), f"must be a finite number >= 0, got {shown(lr)}.", "Correct the LR.")
+        yield problem(
+            "FK020", (*path, "lr"), f"must be a finite number >= 0, got {shown(lr)}.", "Correct the LR."
+        )
     if "params" in optimizer.kwargs:
-        yield problem("FK019", (*path, "params"), "is the model's parameters, which the run fills in.", "Remove it.")
+        yield problem(
+            "FK019", (*path, "params"), "is the model's parameters, which the run fills in.", "Remove it."
+        )
 
 
 def names(config: Config, _: Facts, __: frozenset[str]) -> Iterator[Problem]:
     for key in ("work_dir", "experiment_name"):
         value = getattr(config, key)
-        if value is not None and (not value.strip() or "\0" in value or not _encodable(value)):
-            yield problem("FC010", (key,), f"is not a usable name: {shown(value)}.", "Write a plain path or name.")
+        if value is not None and (not _usable(value)):
+            yield problem(
+                "FC010", (key,), f"is not a usable name: {shown(value)}.", "Write a plain path or name."
+            )
     name = config.experiment_name
     if name is not None and ("/" in name or "\\" in name):
-        yield problem("FC010", ("experiment_name",), f"holds a path separator: {shown(name)}.", "Use work_dir for that.")
+        yield problem(
+            "FC010", ("experiment_name",), f"holds a path separator: {shown(name)}.", "Use work_dir for that."
+        )
 
 
-def _encodable(text: str) -> bool:
+def _usable(text: str) -> bool:
+    """Whether a file system could hold a name like this."""
     try:
-        text.encode()
+        return bool(text.strip()) and b"\0" not in text.encode()
     except UnicodeEncodeError:
         return False
-    return True
 
 
 def _at_least(path: Path, value: int | None, least: int) -> Iterator[Problem]:
@@ -136,9 +191,6 @@ def _at_least(path: Path, value: int | None, least: int) -> Iterator[Problem]:
 
 def _positive(path: Path, value: float | None, *, infinite: bool = False) -> Iterator[Problem]:
     if value is not None and not (value > 0 and (infinite or math.isfinite(value))):
-        yield problem("FK020", path, f"must be a finite number > 0, got {shown(value)}.", "Correct the value.")
-
-
-def has(config: Config, key: str) -> bool:
-    value = getattr(config, key)
-    return value is not None or isinstance(value, Supplied)
+        yield problem(
+            "FK020", path, f"must be a finite number > 0, got {shown(value)}.", "Correct the value."
+        )

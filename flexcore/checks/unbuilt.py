@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from flexcore.config import Config, DataLoader
+from flexcore.config import Config, DataLoader, EpochLoop
 from flexcore.facts import Facts
 from flexcore.hooks import Checkpoint, Logger
 from flexcore.problems import Path, Problem, shown
@@ -27,6 +27,10 @@ def unbuilt(config: Config, _: Facts, __: frozenset[str]) -> Iterator[Problem]:
         if value not in built:
             yield _refused((section, key) if section else (key,), value)
     yield from _loaders(config)
+    if config.log_processor.by_epoch is not None and config.train_cfg is not None:
+        follows = config.log_processor.by_epoch == isinstance(config.train_cfg, EpochLoop)
+        if not follows:
+            yield _refused(("log_processor", "by_epoch"), config.log_processor.by_epoch)
     for place, hook in _hooks(config):
         if isinstance(hook, Checkpoint) and not hook.save_optimizer:
             yield _refused((*place, "save_optimizer"), hook.save_optimizer)
@@ -37,10 +41,19 @@ def unbuilt(config: Config, _: Facts, __: frozenset[str]) -> Iterator[Problem]:
 def _loaders(config: Config) -> Iterator[Problem]:
     loaders: list[tuple[Path, object]] = [(("train_dataloader",), config.train_dataloader)]
     for key in ("val_dataloader", "test_dataloader"):
-        loaders += [((key,), named.loader) for named in getattr(config, key) or ()]
+        several = getattr(config, key) or ()
+        for i, named in enumerate(several):
+            alone = len(several) == 1 and named.name is None
+            loaders.append(((key,) if alone else (key, named.name or i), named.loader))
     for path, loader in loaders:
         if isinstance(loader, DataLoader) and loader.batch_sampler is not None:
             yield _refused((*path, "batch_sampler"), loader.batch_sampler.type)
+        if (
+            path != ("train_dataloader",)
+            and isinstance(loader, DataLoader)
+            and loader.num_batch_per_epoch is not None
+        ):
+            yield _refused((*path, "num_batch_per_epoch"), loader.num_batch_per_epoch)
 
 
 def _hooks(config: Config) -> Iterator[tuple[Path, object]]:

@@ -1,0 +1,60 @@
+"""Validation and test of a plan: loaders, their orders, metrics and their names. Nothing is run."""
+
+from flexcore import batching as batches
+from flexcore.components import Component, Supplied
+from flexcore.config import Config, NamedLoader
+from flexcore.facts import Facts
+from flexcore.run_plan import Environment, EvalData, Evaluation, PlannedMetric
+from flexcore.sampling import Order, derived_seed
+
+
+def evaluation(
+    config: Config, facts: Facts, mode: str, *, ranks: int | None, env: Environment, smoke: bool
+) -> Evaluation | None:
+    """The evaluation `mode` ("val" or "test") names, if the config has one."""
+    loaders: tuple[NamedLoader, ...] | None = getattr(config, f"{mode}_dataloader")
+    loop = getattr(config, f"{mode}_cfg")
+    if loaders is None or loop is None:
+        return None
+    counts: tuple[int | None, ...] = getattr(facts, f"{mode}_samples") or (None,) * len(loaders)
+    planned = tuple(
+        EvalData(
+            name=named.name if named.name is not None or len(loaders) == 1 else str(i),
+            loader=named.loader,
+            order=_order(named, samples, ranks, env, i),
+        )
+        for i, (named, samples) in enumerate(zip(loaders, counts, strict=True))
+    )
+    metrics = tuple(
+        PlannedMetric(name=named.name or metric_name(named.metric), metric=named.metric)
+        for named in getattr(config, f"{mode}_evaluator") or ()
+    )
+    return Evaluation(
+        loaders=planned,
+        metrics=metrics,
+        dtype="float16" if loop.fp16 else None,
+        max_batches=1 if smoke else None,
+    )
+
+
+def _order(
+    named: NamedLoader, samples: int | None, ranks: int | None, env: Environment, index: int
+) -> Order | None:
+    if samples is None or ranks is None:
+        return None
+    order = batches.eval_order(named, samples, ranks, derived_seed(env.seed or 0, index + 1))
+    return batches.settled(order, named.loader, env.seed)
+
+
+def metric_name(metric: Component | Supplied) -> str:
+    """Snake case of the class name: "torchmetrics:MeanSquaredError" is "mean_squared_error"."""
+    if isinstance(metric, Supplied):
+        return "metric"
+    name = metric.name
+    split = [
+        "_" + c.lower()
+        if c.isupper() and i and (name[i - 1].islower() or name[i + 1 : i + 2].islower())
+        else c.lower()
+        for i, c in enumerate(name)
+    ]
+    return "".join(split)

@@ -1,0 +1,131 @@
+"""What a plan tells without being asked: notices, unknowns with the facts that settle them, slots to fill."""
+
+from collections.abc import Iterator
+
+from flexcore.batching import is_opaque
+from flexcore.components import Supplied
+from flexcore.config import AmpOptim, Config, DataLoader
+from flexcore.problems import Problem
+from flexcore.rules import problem
+from flexcore.run_plan import Fresh, Plan, Resume, Start, Unresolved
+
+
+def notices(made: Plan, start: Start) -> Iterator[Problem]:
+    yield from _of_seed(made)
+    yield from _of_data(made)
+    if made.config.resume is True and isinstance(start, Fresh) and not made.smoke:
+        yield problem(
+            "FC008", ("resume",), f"{start.because}; the run starts fresh.", "Nothing to do on a first run."
+        )
+
+
+def _of_seed(made: Plan) -> Iterator[Problem]:
+    env = made.environment
+    if env.seed_given:
+        return
+    drawn = env.seed is not None and made.facts.entropy is not None and env.seed == made.facts.entropy % 2**32
+    what = (
+        "will be drawn"
+        if env.seed is None
+        else f"was drawn: {env.seed}"
+        if drawn
+        else f"is the checkpoint's: {env.seed}"
+    )
+    yield problem("FR001", ("randomness", "seed"), f"is not given and {what}.", "Give a seed to repeat runs.")
+
+
+def _of_data(made: Plan) -> Iterator[Problem]:
+    if made.batching is not None and made.batching.dropped:
+        text = f"leaves out {made.batching.dropped} samples in every epoch."
+        yield problem("FD007", ("train_dataloader",), text, "Change batch_size or drop_last if unwanted.")
+    if made.batching is not None and made.batching.repeated:
+        text = f"uses {made.batching.repeated} samples twice in every epoch to fill the last batch."
+        yield problem("FD008", ("train_dataloader",), text, "Set drop_last=True to leave a short batch out.")
+    if made.train is not None and made.train.opaque:
+        text = "has an order of its own, which is not planned; a resume replays it from the epoch's start."
+        yield problem(
+            "FD009", ("train_dataloader",), text, "Use a dataset with DefaultSampler for exact resume."
+        )
+
+
+def unresolved(made: Plan, start: Start) -> tuple[Unresolved, ...]:
+    """Every field that is still unknown, with the name of the fact that would settle it."""
+    rows = (
+        *_unknown_surroundings(made),
+        *_unknown_training(made),
+        *_unknown_start(made, start),
+        *_unknown_rest(made),
+    )
+    return tuple(Unresolved(field=name, fact=fact) for missing, name, fact in rows if missing)
+
+
+Row = tuple[bool, str, str]
+
+
+def _unknown_surroundings(made: Plan) -> Iterator[Row]:
+    env = made.environment
+    yield env.world_size is None, "environment.world_size", "world_size"
+    yield env.device_type is None, "environment.device_type", "device_type"
+    yield env.seed is None, "environment.seed", "entropy"
+    yield made.names.timestamp is None, "names.timestamp", "started_at"
+
+
+def _unknown_training(made: Plan) -> Iterator[Row]:
+    opaque = made.train is not None and made.train.opaque
+    if made.timeline is not None:
+        counted = "train_batches" if opaque else "train_samples"
+        yield made.timeline.epoch_length is None, "timeline.epoch_length", counted
+    if made.batching is not None:
+        yield made.batching.micro_batch_size is None, "batching.micro_batch_size", "train_batch_size"
+        unsolved = made.batching.gradient_accumulation_steps is None
+        yield unsolved, "batching.gradient_accumulation_steps", "world_size"
+    wrapper = made.config.optim_wrapper
+    undecided = (
+        isinstance(wrapper, AmpOptim) and wrapper.dtype is None and made.environment.device_type is None
+    )
+    yield undecided and made.optimizer is not None, "optimizer.precision", "device_type"
+
+
+def _unknown_start(made: Plan, start: Start) -> Iterator[Row]:
+    yield isinstance(start, Resume) and start.iter is None, "start.iter", "checkpoints"
+    yield made.config.resume is True and made.facts.checkpoints is None, "start", "checkpoints"
+
+
+def _unknown_rest(made: Plan) -> Iterator[Row]:
+    yield any(hook.stages is None for hook in made.hooks), "hooks.stages", "hooks"
+    for mode, part, fact in (
+        ("validation", made.validation, "val_samples"),
+        ("testing", made.testing, "test_samples"),
+    ):
+        unknown = part is not None and any(d.order is None and not is_opaque(d.loader) for d in part.loaders)
+        yield unknown, f"{mode}.loaders", fact
+
+
+def supplied_slots(config: Config) -> tuple[str, ...]:
+    """The names `shell.execute` must be given objects for, in config order."""
+    slots = [
+        name for name in ("model", "train_dataloader", "loss") if isinstance(getattr(config, name), Supplied)
+    ]
+    if isinstance(config.train_dataloader, DataLoader) and isinstance(
+        config.train_dataloader.dataset, Supplied
+    ):
+        slots.append("train_dataset")
+    if config.optim_wrapper is not None and isinstance(config.optim_wrapper.optimizer, Supplied):
+        slots.append("optimizer")
+    for mode in ("val", "test"):
+        slots += _supplied_eval(config, mode)
+    return tuple(slots)
+
+
+def _supplied_eval(config: Config, mode: str) -> Iterator[str]:
+    loaders = getattr(config, f"{mode}_dataloader") or ()
+    metrics = getattr(config, f"{mode}_evaluator") or ()
+    if any(isinstance(named.loader, Supplied) for named in loaders):
+        yield f"{mode}_dataloader"
+    if any(
+        isinstance(named.loader, DataLoader) and isinstance(named.loader.dataset, Supplied)
+        for named in loaders
+    ):
+        yield f"{mode}_dataset"
+    if any(isinstance(named.metric, Supplied) for named in metrics):
+        yield f"{mode}_evaluator"

@@ -1,0 +1,148 @@
+"""The training side of a plan: batch identity, sample order, clock and resolved schedules. No evaluation, no files."""
+
+from attrs import evolve, frozen
+
+from flexcore import batching as batches
+from flexcore.config import Config, DataLoader, DefaultSampler, EpochLoop
+from flexcore.facts import Facts
+from flexcore.problems import Path, Problem
+from flexcore.rules import problem
+from flexcore.run_plan import Batching, Environment, TrainData
+from flexcore.schedules import Schedule, clashes, resolved
+from flexcore.timeline import Timeline
+
+
+@frozen
+class Training:
+    """What a training run is made of; None where the config has none or a problem left none."""
+
+    batching: Batching | None = None
+    data: TrainData | None = None
+    timeline: Timeline | None = None
+
+
+def training(
+    config: Config, facts: Facts, env: Environment, ranks: int | None
+) -> tuple[Training, list[Problem]]:
+    """Batching, data and clock of the training loop, and what is wrong with them."""
+    loader, loop = config.train_dataloader, config.train_cfg
+    if loader is None or loop is None:
+        return Training(), []
+    micro = loader.batch_size if isinstance(loader, DataLoader) else facts.train_batch_size
+    batching, problems = batches.solve(config, micro, ranks)
+    if batching is None:
+        return Training(), problems
+    opaque = batches.is_opaque(loader)
+    order, length = None, facts.train_batches if opaque else None
+    if isinstance(loader, DataLoader) and facts.train_samples is not None:
+        order = batches.train_order(loader, batching, facts.train_samples, env.seed or 0)
+        if order is not None:
+            problems += _uneven(loader, facts.train_samples, ranks)
+            length = order.micro_batches
+    if isinstance(loader, DataLoader) and loader.num_batch_per_epoch is not None and length is not None:
+        length = min(length, loader.num_batch_per_epoch)
+    timeline, found = _timeline(config, batching, length)
+    problems += found
+    if order is not None and timeline is not None and timeline.epoch_length is not None:
+        batching = batches.counted(batching, order, timeline.epoch_length * (batching.per_iteration or 1))
+    settled = batches.settled(order, loader, env.seed)
+    return Training(batching, TrainData(loader=loader, order=settled, opaque=opaque), timeline), problems
+
+
+def _uneven(loader: DataLoader, samples: int, ranks: int | None) -> list[Problem]:
+    sampler = loader.sampler
+    if not isinstance(sampler, DefaultSampler) or sampler.round_up or not ranks or samples % ranks == 0:
+        return []
+    text = (
+        f"is false with {samples} samples on {ranks} ranks: some ranks would run out first and the rest hang."
+    )
+    path: Path = ("train_dataloader", "sampler", "round_up")
+    return [problem("FD004", path, text, "Set round_up=True.")]
+
+
+def _timeline(
+    config: Config, batching: Batching, length: int | None
+) -> tuple[Timeline | None, list[Problem]]:
+    """The clock, from micro-batches per rank and epoch (`length`; None: unknown)."""
+    loop = config.train_cfg
+    assert loop is not None
+    per_iteration, steps = batching.per_iteration or 1, batching.gradient_accumulation_steps or 1
+    window = steps if batching.clock == "micro" else 1
+    epoch_length = None if length is None else length // per_iteration
+    if isinstance(loop, EpochLoop):
+        if epoch_length is not None and batching.tail == "drop":
+            epoch_length = epoch_length // window * window
+        max_epochs, max_iters = (
+            loop.max_epochs,
+            None if epoch_length is None else loop.max_epochs * epoch_length,
+        )
+    else:
+        max_epochs = 1
+        max_iters = loop.max_iters // window * window if batching.tail == "drop" else loop.max_iters
+        if max_iters == 0 < loop.max_iters:
+            text = f"is {loop.max_iters}, less than one accumulation window of {window}, and the tail is dropped."
+            remedy = f"Set max_iters to at least {window}, or accumulation_tail to another than drop."
+            return None, [problem("FD003", ("train_cfg", "max_iters"), text, remedy)]
+    if epoch_length == 0:
+        text = f"gives epochs of no iterations: {length} micro-batches per rank, {window * per_iteration} an update."
+        remedy = "Lower batch_size or accumulation, or keep the short batch."
+        return None, [problem("FD003", ("train_dataloader",), text, remedy)]
+    return Timeline(
+        by_epoch=isinstance(loop, EpochLoop), epoch_length=epoch_length, max_epochs=max_epochs, max_iters=max_iters,
+        window=window, tail=batching.tail, val_begin=loop.val_begin, val_interval=loop.val_interval,
+        dynamic_intervals=loop.dynamic_intervals or (), validates=config.val_cfg is not None,
+        max_seconds=loop.max_time,
+    ), []  # fmt: skip
+
+
+def smoked(timeline: Timeline) -> Timeline:
+    """One optimizer update, then a validation; lengths of schedules stay those of the real run."""
+    known = [n for n in (timeline.window, timeline.epoch_length, timeline.max_iters) if n]
+    length = min(known)
+    return evolve(
+        timeline, max_epochs=1, max_iters=length, epoch_length=length if timeline.by_epoch else timeline.epoch_length,
+        val_begin=1, val_interval=1, dynamic_intervals=(),
+    )  # fmt: skip
+
+
+def schedules(config: Config, timeline: Timeline) -> tuple[tuple[Schedule, ...] | None, list[Problem]]:
+    """Every schedule with its defaults filled, None while a length is unknown; and what is wrong with them."""
+    done = [
+        resolved(
+            schedule, by_epoch=timeline.by_epoch, epoch_length=timeline.epoch_length,
+            total_epochs=timeline.max_epochs, total=timeline.max_iters,
+        )
+        for schedule in config.param_scheduler or ()
+    ]  # fmt: skip
+    known = tuple(schedule for schedule in done if schedule is not None)
+    if len(known) < len(done):
+        return None, []
+    return known, [*_spans(known, config, timeline), *_clashes(known, timeline)]
+
+
+def _spans(known: tuple[Schedule, ...], config: Config, timeline: Timeline) -> list[Problem]:
+    problems: list[Problem] = []
+    for i, schedule in enumerate(known if timeline.max_iters else ()):
+        begin, unit = schedule.begin, "epoch" if schedule.by_epoch else "iteration"
+        total = timeline.max_epochs if schedule.by_epoch else timeline.max_iters
+        asked = (config.param_scheduler or ())[i]
+        if total is None or begin < total:
+            continue
+        text = f"is {unit} {begin}, and the run ends at {total}."
+        if asked.end is None:
+            problems.append(
+                problem("FS001", ("param_scheduler", i, "begin"), text, "Begin it before the run ends.")
+            )
+        else:
+            remedy = "Train for longer, begin it earlier or remove it."
+            problems.append(problem("FS007", ("param_scheduler", i, "begin"), text, remedy))
+    return problems
+
+
+def _clashes(known: tuple[Schedule, ...], timeline: Timeline) -> list[Problem]:
+    text = "overlaps param_scheduler.{} while one of them has a floor; together they have no closed form."
+    remedy = "Let one end where the other begins, or drop eta_min."
+    return [
+        problem("FS002", ("param_scheduler", j), text.format(i), remedy)
+        for i, j in clashes(known, timeline.epoch_length)
+    ]
