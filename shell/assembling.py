@@ -1,0 +1,330 @@
+"""Builds what a plan names, observes it, and puts a Run together; the order of building is fixed here."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from attrs import define, evolve
+from torch import nn
+from torch.utils.data import DataLoader as TorchLoader
+from torch.utils.data.dataloader import default_collate
+
+from flexcore.batching import is_opaque
+from flexcore.components import Component, Supplied
+from flexcore.config import DataLoader
+from flexcore.facts import Facts, GroupFact, HookFact, ParameterFact
+from flexcore.hooks import (
+    STAGES, Checkpoint, Logger, ParamScheduler, PlannedHook, UserHook,
+)  # fmt: skip
+from flexcore.problems import ConfigError, Path, did_you_mean
+from flexcore.rules import problem
+from flexcore.run_plan import Evaluation, Plan
+from flexcore.sampling import derived_seed
+from shell import building, data
+from shell.contracts import Contract, contract_of
+from shell.environment import diverge
+from shell.evaluating import EvalFeed, Metrics
+from shell.hooks import BUILTIN
+from shell.hooks.sampler_seed import SamplerSeedHook
+from shell.loggers.console import Console
+from shell.loggers.tensorboard import TensorBoardSink
+from shell.processes import Group
+from shell.run import Run, Stages
+from shell.saving import CheckpointWriter
+from shell.settling import raise_together
+from shell.stepping import OptimWrapper
+from shell.strategies import executor
+from shell.strategies.base import trainable
+
+
+@define
+class Built:
+    """The live objects of a run, before they are joined; `facts` is what they show."""
+
+    model: nn.Module
+    contract: Contract
+    train: Any
+    evals: dict[str, list[tuple[str | None, Any, DataLoader | Supplied, Path]]]
+    metrics: dict[str, list[tuple[str, Any]]]
+    optimizer: Any
+    user_hooks: dict[int | str, Any]
+    facts: Facts
+
+    def open_training(self, run: Run) -> None:
+        """Set run.batches to the stream from the next iteration on."""
+        run.batches = _training_batches(run, self)
+
+
+def build(plan: Plan, supplied: dict[str, Any], group: Group, device: torch.device) -> Built:
+    """Every object once on every rank; a failure on one rank is raised on all."""
+    made, failure = None, None
+    try:
+        made = _build(plan, supplied)
+    except Exception as error:
+        failure = error
+    raise_together(group, failure)
+    assert made is not None
+    _ = device
+    return made
+
+
+def _build(plan: Plan, supplied: dict[str, Any]) -> Built:
+    model = _model(plan, supplied)
+    loss = supplied.get("loss") if isinstance(plan.loss, Supplied) else plan.loss and building.build(plan.loss, ("loss",))
+    train = None if plan.train is None else _train_source(plan.train.loader, supplied)
+    evals = {mode: _eval_sources(part, mode, supplied) for mode, part in _evaluations(plan)}
+    metrics = {mode: _metrics(part, mode, supplied) for mode, part in _evaluations(plan)}
+    hooks = {h.place: _user_hook(h) for h in plan.hooks if isinstance(h.hook, UserHook)}
+    contract = contract_of(model, loss, plan.mode)
+    made = Built(model, contract, train, evals, metrics, supplied.get("optimizer"), hooks, Facts())
+    return evolve(made, facts=_observed(plan, made))
+
+
+def observed_by_building(plan: Plan) -> dict[str, Any]:
+    """What building the plan's model and data shows, as Facts fields; nothing runs and nothing is written."""
+    from shell.settling import SECOND_ROUND
+
+    seen = _build(plan, {}).facts
+    return {name: getattr(seen, name) for name in SECOND_ROUND}
+
+
+def _evaluations(plan: Plan) -> Iterator[tuple[str, Evaluation]]:
+    if plan.validation is not None:
+        yield "val", plan.validation
+    if plan.testing is not None:
+        yield "test", plan.testing
+
+
+def _model(plan: Plan, supplied: dict[str, Any]) -> nn.Module:
+    model = supplied["model"] if isinstance(plan.model, Supplied) else building.build(plan.model, ("model",))
+    if not isinstance(model, nn.Module):
+        text = f"is a {type(model).__name__}, not a torch.nn.Module."
+        raise ConfigError([problem("FK011", ("model",), text, "Name a Module class or a function returning one.")])
+    if hasattr(model, "init_weights") and (plan.mode == "train" or plan.config.init_weights_for_test_or_val):
+        model.init_weights()
+    return model
+
+
+def _train_source(loader: DataLoader | Supplied, supplied: dict[str, Any]) -> Any:
+    """A dataset (for a planned order), or a loader with an order of its own."""
+    path: Path = ("train_dataloader",)
+    if isinstance(loader, Supplied):
+        return supplied["train_dataloader"]
+    dataset = data.build_dataset(loader, path, supplied.get("train_dataset"))
+    return _own_order(loader, dataset, path) if isinstance(loader.sampler, Component) else dataset
+
+
+def _own_order(loader: DataLoader, dataset: Any, path: Path) -> TorchLoader[Any]:
+    """A torch DataLoader around a user's sampler."""
+    assert isinstance(loader.sampler, Component)
+    sampler = building.build(loader.sampler, (*path, "sampler"), dataset)
+    return TorchLoader(
+        dataset, batch_size=loader.batch_size or 1, sampler=sampler, drop_last=loader.drop_last,
+        num_workers=loader.num_workers, persistent_workers=loader.persistent_workers,
+        collate_fn=data.collate_of(loader, path, default_collate), pin_memory=loader.pin_memory,
+        prefetch_factor=loader.prefetch_factor, timeout=loader.timeout, generator=torch.Generator().manual_seed(0),
+    )  # fmt: skip
+
+
+def _eval_sources(part: Evaluation, mode: str, supplied: dict[str, Any]) -> list[tuple[str | None, Any, Any, Path]]:
+    found = []
+    for i, planned in enumerate(part.loaders):
+        path: Path = (f"{mode}_dataloader",) if len(part.loaders) == 1 else (f"{mode}_dataloader", planned.name or i)
+        if isinstance(planned.loader, Supplied):
+            source = _one_of(supplied[f"{mode}_dataloader"], planned.name, i, len(part.loaders))
+        else:
+            dataset = _one_of(supplied.get(f"{mode}_dataset"), planned.name, i, len(part.loaders))
+            source = data.build_dataset(planned.loader, path, dataset)
+            source = _own_order(planned.loader, source, path) if isinstance(planned.loader.sampler, Component) else source
+        found.append((planned.name, source, planned.loader, path))
+    return found
+
+
+def _one_of(given: Any, name: str | None, index: int, count: int) -> Any:
+    """A supplied object for one of several loaders comes in a mapping by name or a list by position."""
+    if count == 1 or given is None:
+        return given
+    return given[name] if isinstance(given, dict) else given[index]
+
+
+def _metrics(part: Evaluation, mode: str, supplied: dict[str, Any]) -> list[tuple[str, Any]]:
+    made = []
+    for planned in part.metrics:
+        given = supplied.get(f"{mode}_evaluator")
+        if isinstance(planned.metric, Supplied):
+            metric = given[planned.name] if isinstance(given, dict) else given
+        else:
+            metric = building.build(planned.metric, (f"{mode}_evaluator", planned.name))
+        if not (hasattr(metric, "update") and hasattr(metric, "compute")) and not hasattr(metric, "process"):
+            text = f"{type(metric).__name__} has neither update and compute nor process and evaluate."
+            raise ConfigError([problem("FK013", (f"{mode}_evaluator", planned.name), text, "Use a torchmetrics metric.")])
+        made.append((planned.name, metric))
+    return made
+
+
+def _user_hook(planned: PlannedHook) -> Any:
+    assert isinstance(planned.hook, UserHook)
+    owner = "custom_hooks" if isinstance(planned.place, int) else "default_hooks"
+    hook = building.build(planned.hook.component, (owner, planned.place))
+    known = set(STAGES)
+    for name in dir(hook):
+        if name.startswith(("before_", "after_")) and name not in known and callable(getattr(hook, name)):
+            text = f"{planned.name}.{name} is not a stage, so it would never be called."
+            remedy = did_you_mean(name, STAGES).strip() or f"Stages: {', '.join(STAGES)}."
+            raise ConfigError([problem("FK010", (owner, planned.place), text, remedy)])
+    return hook
+
+
+def _listens(hook: Any, stage: str) -> bool:
+    """Whether the class itself defines the stage; a base class's empty default does not count."""
+    method = getattr(type(hook), stage, None) or getattr(hook, stage, None)
+    return callable(method) and not str(getattr(method, "__module__", "")).startswith("mmengine.")
+
+
+def _observed(plan: Plan, built: Built) -> Facts:
+    parameters = tuple(
+        ParameterFact(name=name, shape=tuple(p.shape), requires_grad=p.requires_grad)
+        for name, p in built.model.named_parameters()
+    )
+    hooks = tuple(
+        HookFact(place=place, stages=tuple(s for s in STAGES if _listens(hook, s)), priority=_priority(hook))
+        for place, hook in built.user_hooks.items()
+    )
+    counts: dict[str, Any] = {
+        f"{mode}_samples": tuple(None if isinstance(loader, Supplied) else len(_dataset(source)) for _, source, loader, _ in built.evals[mode])
+        for mode in built.evals
+    }
+    if plan.train is not None:
+        counts |= _train_counts(plan, built)
+    if built.optimizer is not None:
+        counts["parameter_groups"] = tuple(
+            GroupFact(values=tuple((k, float(v)) for k, v in group.items() if type(v) in (int, float)))
+            for group in built.optimizer.param_groups
+        )
+    return Facts(parameters=parameters, hooks=hooks or None, **counts)
+
+
+def _priority(hook: Any) -> int | str | None:
+    own = getattr(hook, "priority", None)
+    return own if type(own) in (int, str) else None
+
+
+def _dataset(source: Any) -> Any:
+    return source.dataset if isinstance(source, TorchLoader) else source
+
+
+def _train_counts(plan: Plan, built: Built) -> dict[str, Any]:
+    assert plan.train is not None
+    if not is_opaque(plan.train.loader):
+        return {"train_samples": len(built.train)}
+    counts: dict[str, Any] = {"train_batches": len(built.train) if hasattr(built.train, "__len__") else None}
+    if isinstance(plan.train.loader, Supplied):
+        size = getattr(built.train, "batch_size", None)
+        first = built.train[0] if isinstance(built.train, list | tuple) and built.train else None
+        counts["train_batch_size"] = size if type(size) is int else None if first is None else data.batch_size(first)
+    return counts
+
+
+def assemble(run: Run, built: Built, console: Console, writer: CheckpointWriter) -> list[Any]:
+    """Strategy, optimizer, hooks, evaluation feeds, in that order; returns the sinks to close."""
+    plan = run.plan
+    run.strategy = executor(plan.strategy, run.device)
+    run.contract, run.model = built.contract, built.model
+    if plan.compile is not None:
+        built.model.compile(**{str(k): v for k, v in building.thaw(plan.compile.kwargs).items()})
+    run.called = run.strategy.prepare(built.model, self_stepping=built.contract.loss is None)
+    if plan.optimizer is not None and plan.mode == "train":
+        run.optim_wrapper = OptimWrapper(_optimizer(plan, built), run.strategy, plan.optimizer, run.device)
+    sinks = _sinks(run)
+    run.stages = Stages(run, [(_hook(run, h, built, sinks, console, writer), *_called(h, plan)) for h in plan.hooks])
+    run.eval_feeds = {mode: _feeds(run, part, mode, built) for mode, part in _evaluations(plan)}
+    diverge(plan, run.group.rank)
+    return sinks
+
+
+def _called(planned: PlannedHook, plan: Plan) -> tuple[tuple[str, ...], bool]:
+    """(stages, whether its iteration calls wait for a due point)."""
+    if isinstance(planned.hook, ParamScheduler) and not plan.schedules:
+        return (), False
+    return planned.stages or (), isinstance(planned.hook, Logger | Checkpoint) and plan.mode == "train"
+
+
+def _hook(run: Run, planned: PlannedHook, built: Built, sinks: list[Any], console: Console, writer: CheckpointWriter) -> Any:
+    spec = planned.hook
+    if isinstance(spec, UserHook):
+        return built.user_hooks[planned.place]
+    arguments: tuple[Any, ...] = ()
+    if isinstance(spec, ParamScheduler):
+        arguments = (run.plan,)
+    elif isinstance(spec, Logger):
+        arguments = (sinks, console)
+    elif isinstance(spec, Checkpoint):
+        arguments = (writer,)
+    return BUILTIN[type(spec)](*arguments)
+
+
+def _optimizer(plan: Plan, built: Built) -> torch.optim.Optimizer:
+    assert plan.optimizer is not None
+    if isinstance(plan.optimizer.component, Supplied):
+        chosen: torch.optim.Optimizer = built.optimizer
+        return chosen
+    lr = plan.optimizer.groups[0].base("lr")
+    component = plan.optimizer.component
+    kwargs = component.kwargs.entries if lr is None else tuple((k, v) for k, v in component.kwargs.entries if k != "lr")
+    parameters = [p for _, p in trainable(built.model)]
+    if not parameters:
+        raise ConfigError([problem("FK021", ("model",), "has no parameter that trains.", "Unfreeze some.")])
+    made: torch.optim.Optimizer = building.build(
+        evolve(component, kwargs=building.Data(kwargs)), ("optim_wrapper", "optimizer"), parameters,
+        home="torch.optim", **({} if lr is None else {"lr": lr}),
+    )  # fmt: skip
+    return made
+
+
+def _sinks(run: Run) -> list[Any]:
+    wanted = "TensorboardVisBackend" in run.plan.logging.backends and run.rank == 0 and run.log_dir is not None
+    return [TensorBoardSink(run.log_dir / "tensorboard")] if wanted and run.log_dir is not None else []
+
+
+def _feeds(run: Run, part: Evaluation, mode: str, built: Built) -> list[tuple[EvalFeed, Metrics]]:
+    named = [(name, metric.to(run.device) if hasattr(metric, "to") else metric) for name, metric in built.metrics[mode]]
+    metrics, feeds = Metrics(named), []
+    for i, (planned, (name, source, loader, path)) in enumerate(zip(part.loaders, built.evals[mode], strict=True)):
+        if planned.order is None or isinstance(loader, Supplied):
+            count = len(source) if hasattr(source, "__len__") else 2**62
+            count = count if part.max_batches is None else min(count, part.max_batches)
+            feeds.append((EvalFeed(name, source, count, count), metrics))
+            continue
+        own, total, keys = data.eval_keys(planned.order, run.rank, part.max_batches)
+        collate = data.collate_of(loader, path, _default_collate(built.contract))
+        seed = derived_seed(run.plan.environment.seed or 0, run.rank, 0xE7A1, i)
+        batches = data.batches(source, loader, collate, _again(keys), run.plan.environment, seed, path)
+        feeds.append((EvalFeed(name, batches, own, total), metrics))
+    return feeds
+
+
+def _again(keys: list[Any]) -> Callable[[], Iterator[Any]]:
+    return lambda: iter(keys)
+
+
+def _default_collate(contract: Contract) -> data.Collate:
+    return data.pseudo_collate if contract.keeps_lists else default_collate
+
+
+def _training_batches(run: Run, built: Built) -> Iterator[Any]:
+    plan, start = run.plan, run.completed
+    assert plan.train is not None and plan.timeline is not None and plan.batching is not None
+    loader, order = plan.train.loader, plan.train.order
+    if isinstance(loader, Supplied) or order is None:
+        hook = next((h for h in run.stages.hooks if isinstance(h, SamplerSeedHook)), None)
+        tell = (lambda epoch: hook.set_epoch(built.train, epoch)) if hook is not None else (lambda _: None)
+        return data.replayed(built.train, start, plan.timeline.epoch_length if plan.timeline.by_epoch else plan.facts.train_batches, tell)
+    chosen = order
+    collate = data.collate_of(loader, ("train_dataloader",), _default_collate(built.contract))
+    seed = derived_seed(plan.environment.seed or 0, run.rank if plan.environment.diff_rank_seed else 0, 0xDA7A)
+    return iter(data.batches(
+        built.train, loader, collate, lambda: data.train_keys(plan, chosen, start, run.rank), plan.environment, seed,
+        ("train_dataloader",),
+    ))  # fmt: skip
+
+

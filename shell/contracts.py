@@ -1,0 +1,131 @@
+"""How a model is asked for losses and predictions: four contracts, the first that fits a model is used."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from attrs import frozen
+from torch import nn
+
+from flexcore.problems import ConfigError
+from flexcore.rules import problem
+
+Outputs = dict[str, Any]
+
+
+@frozen
+class Prediction:
+    """What an evaluation step gives: `outputs` for a metric's update, `target` where the contract has one."""
+
+    outputs: Any
+    target: Any = None
+    has_target: bool = False
+
+
+@frozen
+class Contract:
+    """One way to call a model.
+
+    Attributes:
+        name: for the log.
+        loss: (model, batch) -> (loss, named values to log). None: the model steps itself.
+        predict: (model, batch) -> Prediction.
+        keeps_lists: batches are lists of samples (pseudo_collate) unless a collate_fn says otherwise.
+    """
+
+    name: str
+    loss: Callable[[nn.Module, Any], tuple[torch.Tensor, Outputs]] | None
+    predict: Callable[[nn.Module, Any], Prediction]
+    keeps_lists: bool = False
+
+
+def contract_of(model: nn.Module, loss: Callable[..., torch.Tensor] | None, mode: str) -> Contract:
+    """The first contract that fits.
+
+    Raises:
+        ConfigError: none does for training.
+    """
+    if hasattr(model, "train_step"):
+        return Contract("train_step", None, _own_predict, keeps_lists=True)
+    if "mode" in inspect.signature(model.forward).parameters:
+        return Contract('forward(mode="loss")', _mode_loss, _mode_predict, keeps_lists=True)
+    if loss is not None:
+        return Contract("model and loss", _separate(loss), _pair_predict)
+    if mode == "train" and len(inspect.signature(model.forward).parameters) < 2 and not _may_return_loss(model):
+        text = f"{type(model).__name__}.forward takes one input, has no mode, and the config has no loss."
+        remedy = 'Add loss=dict(type="torch.nn:CrossEntropyLoss"), or return {"loss": ...} from forward.'
+        raise ConfigError([problem("FK012", ("loss",), text, remedy)])
+    return Contract('forward returning {"loss"}', _mapping_loss, _mapping_predict)
+
+
+def _may_return_loss(model: nn.Module) -> bool:
+    parameters = inspect.signature(model.forward).parameters.values()
+    return any(p.kind is p.VAR_KEYWORD or p.kind is p.VAR_POSITIONAL for p in parameters) or len(parameters) == 1
+
+
+def _call(model: Callable[..., Any], batch: Any, **extra: Any) -> Any:
+    if isinstance(batch, Mapping):
+        return model(**batch, **extra)
+    if isinstance(batch, tuple | list):
+        return model(*batch, **extra)
+    return model(batch, **extra)
+
+
+def _own_predict(model: nn.Module, batch: Any) -> Prediction:
+    step = getattr(model, "test_step", None) if not hasattr(model, "val_step") else model.val_step
+    return Prediction(step(batch) if step is not None else _call(model, batch))
+
+
+def _mode_loss(model: nn.Module, batch: Any) -> tuple[torch.Tensor, Outputs]:
+    return parse_losses(_call(model, batch, mode="loss"))
+
+
+def _mode_predict(model: nn.Module, batch: Any) -> Prediction:
+    return Prediction(_call(model, batch, mode="predict"))
+
+
+def _separate(criterion: Callable[..., torch.Tensor]) -> Callable[[nn.Module, Any], tuple[torch.Tensor, Outputs]]:
+    def loss(model: nn.Module, batch: Any) -> tuple[torch.Tensor, Outputs]:
+        inputs, target = batch
+        value = criterion(model(inputs), target)
+        return value, {"loss": value}
+
+    return loss
+
+
+def _pair_predict(model: nn.Module, batch: Any) -> Prediction:
+    inputs, target = batch
+    return Prediction(model(inputs), target, has_target=True)
+
+
+def _mapping_loss(model: nn.Module, batch: Any) -> tuple[torch.Tensor, Outputs]:
+    outputs = _call(model, batch)
+    found = outputs.get("loss") if isinstance(outputs, Mapping) else getattr(outputs, "loss", None)
+    if found is None:
+        text = f'{type(model).__name__}.forward returned {type(outputs).__name__} without "loss".'
+        raise ConfigError([problem("FK012", ("loss",), text, "Add a loss component, or return a mapping with it.")])
+    return found, {"loss": found}
+
+
+def _mapping_predict(model: nn.Module, batch: Any) -> Prediction:
+    outputs = _call(model, batch)
+    if isinstance(batch, Mapping):
+        target = batch.get("labels", batch.get("target"))
+        return Prediction(outputs, target, has_target=target is not None)
+    if isinstance(batch, tuple | list) and len(batch) == 2:
+        return Prediction(outputs, batch[1], has_target=True)
+    return Prediction(outputs)
+
+
+def parse_losses(losses: Mapping[str, Any]) -> tuple[torch.Tensor, Outputs]:
+    """mmengine's rule: each value is averaged (lists summed), and what has "loss" in its name adds up."""
+    values: Outputs = {}
+    for name, value in losses.items():
+        values[name] = sum(v.mean() for v in value) if isinstance(value, list | tuple) else value.mean()
+    total = sum(value for name, value in values.items() if "loss" in name)
+    if not isinstance(total, torch.Tensor):
+        names = ", ".join(values) or "nothing"
+        text = f'the model returned {names}; no name holds "loss".'
+        raise ConfigError([problem("FK012", ("model",), text, 'Name a loss term, such as "loss".')])
+    return total, {**values, "loss": total}

@@ -1,0 +1,213 @@
+"""Datasets, loaders and the streams of batches a run reads; which batch comes when is the plan's."""
+
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from attrs import frozen
+from torch.utils.data import DataLoader as TorchLoader
+from torch.utils.data import IterableDataset, get_worker_info
+from torch.utils.data.dataloader import default_collate
+
+from flexcore.components import Supplied
+from flexcore.config import DataLoader
+from flexcore.problems import ConfigError, Path
+from flexcore.rules import problem
+from flexcore.run_plan import Environment, Plan
+from flexcore.sampling import Order, derived_seed
+from shell import building, ordering
+
+Collate = Callable[[list[Any]], Any]
+
+
+class Keyed:
+    """A dataset fetched by (key, indices); in a worker the key seeds every RNG, so prefetching changes nothing.
+
+    In the training process items draw from the run's own RNG, which checkpoints hold.
+    """
+
+    def __init__(self, dataset: Any, seed: int) -> None:
+        self.dataset, self.seed = dataset, seed
+
+    def __getitems__(self, keyed: tuple[int, Sequence[int]]) -> list[Any]:
+        key, indices = keyed
+        if get_worker_info() is not None:
+            seed_everything(derived_seed(self.seed, key))
+        fetch = getattr(self.dataset, "__getitems__", None)
+        return fetch(indices) if fetch is not None else [self.dataset[i] for i in indices]
+
+
+def seed_everything(seed: int) -> None:
+    """torch, python and (if loaded) numpy; numpy takes 32 bits."""
+    import sys
+
+    torch.manual_seed(seed)
+    random.seed(seed)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(seed % 2**32)
+
+
+def pseudo_collate(samples: list[Any]) -> Any:
+    """Samples kept as lists, transposed through mappings and tuples, nothing stacked (mmengine models expect it)."""
+    first = samples[0]
+    if isinstance(first, Mapping):
+        return {key: pseudo_collate([sample[key] for sample in samples]) for key in first}
+    if isinstance(first, tuple | list):
+        return type(first)(pseudo_collate(list(column)) for column in zip(*samples, strict=True))
+    return samples
+
+
+def collate_of(loader: DataLoader, path: Path, default: Collate) -> Collate:
+    if loader.collate_fn is None:
+        return default
+    known: dict[str, Collate] = {"default_collate": default_collate, "pseudo_collate": pseudo_collate}
+    if loader.collate_fn.type in known:
+        return known[loader.collate_fn.type]
+    target = building.resolve(loader.collate_fn.type)
+    kwargs = {str(k): v for k, v in loader.collate_fn.kwargs.entries}
+    return partial(target, **kwargs) if kwargs else target
+
+
+def build_dataset(loader: DataLoader, path: Path, supplied: Any) -> Any:
+    """The dataset of one loader.
+
+    Raises:
+        ConfigError: it has no length, so nothing about its epochs can be planned.
+    """
+    dataset = supplied if isinstance(loader.dataset, Supplied) else building.build(loader.dataset, (*path, "dataset"))
+    if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
+        text = f"{type(dataset).__name__} has no length; datasets that only iterate are known but not built yet."
+        raise ConfigError([problem("FK014", (*path, "dataset"), text, "Give it __len__ and __getitem__.")])
+    return dataset
+
+
+@frozen
+class _Stream:
+    """A batch sampler over a fixed run of (key, indices), read once or many times."""
+
+    make: Callable[[], Iterator[tuple[int, Sequence[int]]]]
+
+    def __iter__(self) -> Iterator[tuple[int, Sequence[int]]]:
+        return self.make()
+
+
+def batches(
+    dataset: Any, loader: DataLoader, collate: Collate, keyed: Callable[[], Iterator[tuple[int, Sequence[int]]]],
+    env: Environment, seed: int, path: Path,
+) -> Iterable[Any]:  # fmt: skip
+    """Collated batches in the order `keyed` says, from worker processes if the loader has any."""
+    source = Keyed(dataset, seed)
+    if loader.num_workers == 0 and not loader.pin_memory:
+        return _InProcess(source, collate, keyed)
+    init = None if loader.worker_init_fn is None else building.resolve(loader.worker_init_fn.type)
+    workers = {"multiprocessing_context": env.mp_start_method} if loader.num_workers else {}
+    return TorchLoader(
+        source, batch_sampler=_Stream(keyed), collate_fn=collate, num_workers=loader.num_workers,  # type: ignore[arg-type]
+        persistent_workers=loader.persistent_workers, prefetch_factor=loader.prefetch_factor,
+        pin_memory=loader.pin_memory, timeout=loader.timeout, generator=torch.Generator().manual_seed(0),
+        worker_init_fn=_WorkerInit(init, env.opencv_num_threads) if loader.num_workers else None, **workers,
+    )  # fmt: skip
+
+
+@frozen
+class _WorkerInit:
+    own: Callable[[int], None] | None
+    opencv_threads: int
+
+    def __call__(self, worker_id: int) -> None:
+        import sys
+
+        torch.set_num_threads(1)
+        if "cv2" in sys.modules:
+            sys.modules["cv2"].setNumThreads(self.opencv_threads)
+        if self.own is not None:
+            self.own(worker_id)
+
+
+@frozen
+class _InProcess:
+    source: Keyed
+    collate: Collate
+    keyed: Callable[[], Iterator[tuple[int, Sequence[int]]]]
+
+    def __iter__(self) -> Iterator[Any]:
+        fetch, collate = self.source.__getitems__, self.collate
+        for batch in self.keyed():
+            yield collate(fetch(batch))
+
+
+def train_keys(plan: Plan, order: Order, start: int, rank: int) -> Iterator[tuple[int, Sequence[int]]]:
+    """(micro-batch number in the run, indices) from iteration `start` to the run's end. Skipping is arithmetic."""
+    assert plan.timeline is not None and plan.batching is not None and plan.timeline.max_iters is not None
+    per = plan.batching.per_iteration
+    at, end = start * per, plan.timeline.max_iters * per
+    if order.endless:
+        yield from enumerate(ordering.micro_batches(order, 0, at, end, rank), at)
+        return
+    length = (plan.timeline.epoch_length or 1) * per
+    while at < end:
+        epoch, within = divmod(at, length)
+        stop = min(length, within + end - at)
+        for indices in ordering.micro_batches(order, epoch, within, stop, rank):
+            yield at, indices
+            at += 1
+
+
+def replayed(loader: Iterable[Any], start: int, per_epoch: int | None, set_epoch: Callable[[int], None]) -> Iterator[Any]:
+    """Batches of a user's own loader, epoch after epoch, reading past the first `start` micro-batches' epoch part.
+
+    Raises:
+        ConfigError: the loader is empty.
+    """
+    epoch, skip = divmod(start, per_epoch) if per_epoch else (0, start)
+    while True:
+        set_epoch(epoch)
+        seen = 0
+        for batch in loader:
+            seen += 1
+            if seen > skip:
+                yield batch
+            if per_epoch and seen >= per_epoch:
+                break
+        if seen == 0:
+            raise ConfigError([problem("FD003", ("train_dataloader",), "yielded no batch.", "Give it data.")])
+        skip = max(0, skip - seen) if not per_epoch else 0
+        epoch += 1
+
+
+def eval_keys(order: Order, rank: int, limit: int | None) -> tuple[int, int, list[tuple[int, Sequence[int]]]]:
+    """(batches of this rank's own, batches every rank runs, keys): a rank that runs out repeats its last one."""
+    total = order.micro_batches if limit is None else min(limit, order.micro_batches)
+    own = [indices for indices in ordering.micro_batches(order, 0, 0, total, rank) if indices]
+    filler = own[-1] if own else [0]
+    filled = [*own, *[filler] * (total - len(own))]
+    return len(own), total, list(enumerate(filled))
+
+
+def to_device(batch: Any, device: torch.device) -> Any:
+    """The batch with every tensor moved, through mappings, lists, tuples and objects that have `.to`."""
+    if isinstance(batch, torch.Tensor):
+        return batch.to(device, non_blocking=True)
+    if isinstance(batch, Mapping):
+        return {key: to_device(value, device) for key, value in batch.items()}
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(to_device(value, device) for value in batch))
+    if isinstance(batch, tuple | list):
+        return type(batch)(to_device(value, device) for value in batch)
+    return batch.to(device) if hasattr(batch, "to") else batch
+
+
+def batch_size(batch: Any) -> int:
+    """Samples in a batch: the length of its first tensor, or of its first list."""
+    while True:
+        if isinstance(batch, torch.Tensor):
+            return batch.shape[0] if batch.dim() else 1
+        if isinstance(batch, Mapping):
+            batch = next(iter(batch.values()), ())
+        elif isinstance(batch, tuple | list) and batch and isinstance(batch[0], torch.Tensor | Mapping | tuple | list):
+            batch = batch[0]
+        else:
+            return len(batch) if hasattr(batch, "__len__") else 1
+

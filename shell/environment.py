@@ -1,0 +1,59 @@
+"""Sets this process up as the plan says: device, seeds, determinism, limits; and puts things back after."""
+
+import resource
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from flexcore.run_plan import Plan
+from flexcore.sampling import derived_seed
+from shell.data import seed_everything
+from shell.processes import Group, Rank
+
+
+def device_of(plan: Plan, group: Group) -> torch.device:
+    """This rank's device."""
+    if plan.environment.device_type == "cuda":
+        device = torch.device("cuda", group.rank.local_rank)
+        torch.cuda.set_device(device)
+        return device
+    return torch.device(plan.environment.device_type or "cpu")
+
+
+@contextmanager
+def prepared(plan: Plan, rank: Rank) -> Iterator[None]:
+    """Seeded alike on every rank, so that models start equal; `diverge` sets ranks apart afterwards."""
+    env = plan.environment
+    before = (torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic)
+    torch.use_deterministic_algorithms(env.deterministic)
+    torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = env.cudnn_benchmark, env.deterministic
+    _raise_file_limit(env.resource_limit)
+    if "cv2" in sys.modules:
+        sys.modules["cv2"].setNumThreads(env.opencv_num_threads)
+    seed_everything(env.seed or 0)
+    _ = rank
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = before[1:]
+
+
+def diverge(plan: Plan, rank: Rank) -> None:
+    """Give each rank a stream of its own if the plan says so; else all go on alike (FlexibleRunner's default)."""
+    if plan.environment.diff_rank_seed:
+        seed_everything(derived_seed(plan.environment.seed or 0, rank.rank))
+
+
+def reseed(plan: Plan, iteration: int, rank: int) -> None:
+    """RNG for a resume on another number of ranks: a pure function of (seed, iteration, rank)."""
+    seed_everything(derived_seed(plan.environment.seed or 0, iteration, rank))
+
+
+def _raise_file_limit(wanted: int) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    target = min(wanted, hard) if hard != resource.RLIM_INFINITY else wanted
+    if soft != resource.RLIM_INFINITY and soft < target:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (target, hard))

@@ -1,0 +1,103 @@
+"""Validation and test: every loader through every metric, no sample counted twice."""
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from time import perf_counter
+from typing import Any
+
+import torch
+from attrs import frozen
+
+from flexcore.run_plan import Evaluation
+from shell.data import batch_size, to_device
+from shell.run import Run
+
+
+@frozen
+class EvalFeed:
+    """One loader ready to run: `own` of `total` batches are this rank's; the rest are run and discarded."""
+
+    name: str | None
+    batches: Any
+    own: int
+    total: int
+
+
+def evaluate(run: Run, part: Evaluation, mode: str) -> dict[str, float]:
+    """Run every loader; the metrics, the same on every rank. mode: "val" or "test", as hook stages have it."""
+    started = perf_counter()
+    run.stages.call(f"before_{mode}")
+    run.stages.call(f"before_{mode}_epoch")
+    training = run.called.training
+    run.called.eval()
+    values: dict[str, float] = {}
+    sizes = []
+    for feed, metrics in run.eval_feeds[mode]:
+        prefix = "" if feed.name is None else f"{feed.name}/"
+        seen = _run_over(run, feed, metrics, part, mode)
+        sizes.append(int(sum(run.group.gather(seen))))
+        values.update({prefix + name: value for name, value in metrics.compute(sizes[-1]).items()})
+    run.called.train(training)
+    run.metrics = values
+    if run.rank == 0:
+        run.recorder.event(
+            "validate" if mode == "val" else "test", iter=run.completed, epoch=run.epoch, samples=sizes,
+            metrics=values, seconds=perf_counter() - started,
+        )  # fmt: skip
+    run.stages.call(f"after_{mode}_epoch", metrics=values)
+    run.stages.call(f"after_{mode}")
+    return values
+
+
+def _run_over(run: Run, feed: EvalFeed, metrics: "Metrics", part: Evaluation, mode: str) -> int:
+    """Feed one loader through the model into its metrics; the samples this rank counted."""
+    stages, predict, counted = run.stages, run.contract.predict, 0
+    before, after = stages.full.get(f"before_{mode}_iter", ()), stages.full.get(f"after_{mode}_iter", ())
+    context = nullcontext if part.dtype is None else (lambda: torch.autocast(run.device.type, dtype=torch.float16))
+    metrics.reset()
+    with torch.no_grad():
+        for i, fetched in enumerate(feed.batches):
+            if i >= feed.total:
+                break
+            batch = to_device(fetched, run.device) if run.device.type != "cpu" else fetched
+            for method in before:
+                method(run, batch_idx=i, data_batch=batch)
+            with context():
+                prediction = predict(run.model, batch)
+            if i < feed.own:
+                counted += metrics.update(batch, prediction)
+            for method in after:
+                method(run, batch_idx=i, data_batch=batch, outputs=prediction.outputs)
+    return counted
+
+
+class Metrics:
+    """The metrics of one loader: torchmetrics objects (update, compute, reset) or mmengine's (process, evaluate)."""
+
+    def __init__(self, named: list[tuple[str, Any]]) -> None:
+        self.named = named
+
+    def reset(self) -> None:
+        for _, metric in self.named:
+            if hasattr(metric, "reset"):
+                metric.reset()
+
+    def update(self, batch: Any, prediction: Any) -> int:
+        for _, metric in self.named:
+            if hasattr(metric, "process"):
+                metric.process(data_batch=batch, data_samples=prediction.outputs)
+            elif prediction.has_target:
+                metric.update(prediction.outputs, prediction.target)
+            else:
+                metric.update(prediction.outputs)
+        return batch_size(batch)
+
+    def compute(self, size: int) -> dict[str, float]:
+        values: dict[str, float] = {}
+        for name, metric in self.named:
+            found = metric.evaluate(size) if hasattr(metric, "evaluate") else metric.compute()
+            if isinstance(found, Mapping):
+                values.update({str(key): float(value) for key, value in found.items()})
+            else:
+                values[name] = float(found)
+        return values

@@ -1,0 +1,191 @@
+"""execute(plan): carries out a plan from building to the last step; every effect of a run starts here."""
+
+import pathlib
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from time import perf_counter
+from typing import Any
+
+from flexcore.facts import Facts
+from flexcore.planning import plan as make_plan
+from flexcore.problems import ConfigError
+from flexcore.rules import problem
+from flexcore.run_plan import LoadWeights, Mode, Plan, Resume
+from shell import building, processes, settling
+from shell.assembling import Built, assemble, build
+from shell.checkpoints import DamagedCheckpoint, Loaded, Store
+from shell.environment import device_of, prepared
+from shell.evaluating import evaluate
+from shell.events import Recorder
+from shell.loggers.console import Console
+from shell.locking import work_dir_lock
+from shell.loops import Stopper, train
+from shell.results import CheckpointRefused, RunResult
+from shell.run import Run
+from shell.saving import CheckpointWriter, load_weights, restore
+from shell.stopping import StopSignals
+
+
+def run(cfg: Any, *, facts: Facts = Facts(), mode: Mode = "train", smoke: bool = False, **supplied: Any) -> RunResult:  # noqa: B008
+    """Load, probe, plan and execute, for notebooks and scripts. cfg: a mapping, a Config or a config file's path.
+
+    Raises:
+        ConfigError: with every problem, before any effect on disk.
+    """
+    if isinstance(cfg, str | pathlib.Path):
+        from shell import files
+
+        source = files.read(str(cfg))
+        facts = settling.with_stem(facts, str(cfg))
+        cfg = source.data
+    return execute(make_plan(cfg, settling.first_round(facts, cfg, mode, smoke=smoke), mode=mode, smoke=smoke), **supplied)
+
+
+def execute(
+    plan: Plan, *, _before_start: Callable[[Plan], None] | None = None, _hold: list[Any] | None = None, **supplied: Any
+) -> RunResult:
+    """Carry out the plan. Objects for its Supplied slots come by keyword: model=net, train_dataloader=loader.
+
+    Unknown facts are observed and the plan is completed with them; known facts must hold.
+
+    Raises:
+        ConfigError: components that cannot be built, or problems only the built objects show.
+        StalePlan: a fact the plan rests on does not hold. WorkDirLocked: another run has the work_dir.
+        CheckpointRefused: the checkpoint the config names is damaged or missing.
+    """
+    _check_supplied(plan, supplied)
+    plan = settling.completed(plan)
+    building.check(plan)
+    with ExitStack() as stack:
+        signals = stack.enter_context(StopSignals())
+        env = plan.environment
+        group = stack.enter_context(processes.joined(env.launcher, settling.backend_of(env), env.timeout))
+        plan = settling.agreed(plan, group)
+        device = device_of(plan, group)
+        stack.enter_context(prepared(plan, group.rank))
+        built = build(plan, supplied, group, device)
+        plan = settling.settled(plan, built.facts, group)
+        plan = stack.enter_context(_claimed(plan, group))
+        with _recorded(plan, group.rank.rank) as (recorder, console):
+            started = Run(plan, group, device, console.logger, recorder)
+            if _hold is not None:
+                _hold.append(started)
+            if _before_start is not None:
+                _before_start(plan)
+            return _conducted(started, built, console, signals)
+
+
+def _check_supplied(plan: Plan, supplied: dict[str, Any]) -> None:
+    needed = set(plan.supplied)
+    found = [problem("FK012", (name,), "waits for an object.", f"Pass {name}=... to execute.") for name in needed - supplied.keys()]
+    found += [
+        problem("FK010", (name,), "was supplied, but the plan has no slot for it.", "Put flexcore.Supplied() in the config.")
+        for name in supplied.keys() - needed
+    ]
+    if found:
+        raise ConfigError(sorted(found, key=str))
+
+
+@contextmanager
+def _claimed(plan: Plan, group: processes.Group) -> Iterator[Plan]:
+    """Hold the work_dir; with it held, sweep leftovers and settle where to start from whole checkpoints only."""
+    with ExitStack() as stack:
+        failure = None
+        if group.rank.rank == 0:
+            try:
+                stack.enter_context(work_dir_lock(plan.names.work_dir, plan.names.run_id or "run"))
+                Store(pathlib.Path(plan.names.checkpoint_dir), plan.names.run_id or "run").sweep()
+            except Exception as error:
+                failure = error
+        settling.raise_together(group, failure)
+        yield settling.started(plan, group)
+
+
+@contextmanager
+def _recorded(plan: Plan, rank: int) -> Iterator[tuple[Recorder, Console]]:
+    """The log directory with the plan in it, the event record and the console; rank 0 writes."""
+    log_dir = pathlib.Path(plan.names.log_dir or plan.names.work_dir)
+    if rank == 0:
+        log_dir.mkdir(parents=True, exist_ok=True)
+        if not plan.supplied:
+            (log_dir / "plan.json").write_text(plan.to_json(indent=1), encoding="utf-8")
+    with Recorder(log_dir if rank == 0 else None) as recorder:
+        with Console(plan, rank, log_dir / "run.log" if rank == 0 else None) as console:
+            yield recorder, console
+
+
+def _conducted(run: Run, built: Built, console: Console, signals: StopSignals) -> RunResult:
+    """Assemble, start from where the plan says, do what its mode says, and tell how it ended."""
+    plan = run.plan
+    store = Store(pathlib.Path(plan.names.checkpoint_dir), plan.names.run_id or "run")
+    sinks = assemble(run, built, console, CheckpointWriter(store if run.rank == 0 else None))
+    try:
+        _start(run, store)
+        run.recorder.event("start", mode=plan.mode, iter=run.completed, epoch=run.epoch, validated=run.validated,
+                           start=type(plan.start).__name__, from_=getattr(plan.start, "path", None),
+                           plan_digest=run.plan_digest, world_size=run.world_size)  # fmt: skip
+        run.stages.call("before_run")
+        reason = _carried_out(run, built, signals)
+        run.stages.call("after_run")
+        run.recorder.event("stop", reason=reason, iter=run.completed, epoch=run.epoch, save_failed=run.save_failed)
+    finally:
+        for sink in sinks:
+            sink.close()
+    return RunResult(
+        reason=reason, metrics=dict(run.metrics), epoch=run.epoch, iter=run.completed,
+        checkpoints=tuple(run.checkpoints), work_dir=plan.names.work_dir, log_dir=plan.names.log_dir,
+        save_failed=run.save_failed, plan=plan,
+    )  # fmt: skip
+
+
+def _carried_out(run: Run, built: Built, signals: StopSignals) -> str:
+    plan, reason = run.plan, "done"
+    if plan.mode == "train" and plan.timeline is not None:
+        limit = plan.timeline.max_seconds
+        built.open_training(run)
+        reason = train(run, Stopper(run, signals, None if limit is None else perf_counter() + limit))
+    elif plan.validation is not None:
+        evaluate(run, plan.validation, "val")
+    if plan.testing is not None and reason == "done":
+        evaluate(run, plan.testing, "test")
+    return reason
+
+
+def _start(run: Run, store: Store) -> None:
+    """Fresh, weights only, or the whole state."""
+    start = run.plan.start
+    if isinstance(start, LoadWeights):
+        load_weights(run, _loaded(store, start.path))
+        run.stages.call("after_load_checkpoint", checkpoint=start.path)
+    elif isinstance(start, Resume):
+        loaded = _loaded(store, start.path)
+        if run.plan.mode != "train":
+            load_weights(run, loaded)
+        else:
+            _resume(run, store, loaded)
+        run.stages.call("after_load_checkpoint", checkpoint=start.path)
+    if run.plan.mode == "train":
+        for hook in run.stages.timed:
+            hook.start(run)
+
+
+def _resume(run: Run, store: Store, loaded: Loaded) -> None:
+    fields = loaded.manifest.fields
+    for note in restore(run, loaded):
+        run.logger.warning("%s", note)
+    run.completed = run.iter = run.started_at_iter = int(fields["iter"])
+    run.epoch, run.validated = int(fields["epoch"]), bool(fields["validated"])
+    run.saved_at = run.completed
+    if run.rank == 0:
+        for name in fields.get("retire", ()):
+            if pathlib.Path(run.plan.names.checkpoint_dir, name).exists():
+                store.remove(name)
+    run.logger.info("resumed %s at iteration %d", loaded.manifest.path, run.completed)
+
+
+def _loaded(store: Store, path: str) -> Loaded:
+    try:
+        return store.load(pathlib.Path(path))
+    except (DamagedCheckpoint, OSError) as error:
+        raise CheckpointRefused(str(error)) from error
+

@@ -1,0 +1,112 @@
+"""Saves at the planned points, keeps the best, and retires what the plan no longer keeps."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from flexcore.saving import best_name, inferred_rule, is_better
+from flexcore.timeline import closes, next_save
+from shell.run import Run
+from shell.saving import CheckpointWriter
+
+STOPPED = "stopped_iter_{}"
+
+
+class CheckpointHook:
+    """State: the regular names standing, the best score and name of each metric, leftovers of a stop."""
+
+    def __init__(self, writer: CheckpointWriter) -> None:
+        self.writer = writer
+        self.due: float = float("inf")
+        self.standing: list[str] = []
+        self.best: dict[str, tuple[float, str]] = {}
+        self.stopped: list[str] = []
+        self._next: tuple[int, int] | None = None
+
+    def start(self, run: Run) -> None:
+        self._plan_next(run, run.iter)
+
+    def _plan_next(self, run: Run, after: int) -> None:
+        clock, saving = run.plan.timeline, run.plan.saving
+        assert clock is not None and saving is not None
+        self._next = next_save(clock, saving.points, after)
+        self.due = float("inf") if self._next is None else self._next[1]
+
+    def after_train_iter(self, run: Run, **_: Any) -> None:
+        done = run.iter + 1
+        clock = run.plan.timeline
+        assert clock is not None
+        if run.wanted_checkpoint is not None and closes(clock, run.iter):
+            self.save(run, run.wanted_checkpoint, done, validated=False)
+            run.wanted_checkpoint = None
+        if done == self.due and not (clock.by_epoch and clock.epoch_length and done % clock.epoch_length == 0):
+            self._save_due(run, done)
+
+    def after_train_epoch(self, run: Run, **_: Any) -> None:
+        if run.completed == self.due:
+            self._save_due(run, run.completed)
+
+    def _save_due(self, run: Run, done: int) -> None:
+        assert self._next is not None and run.plan.saving is not None
+        name = run.plan.saving.name(self._next[0])
+        self._plan_next(run, done)
+        standing = [*(kept for kept in self.standing if kept != name), name]
+        keep = run.plan.saving.max_keep
+        retired = standing[:-keep] if keep > 0 else []
+        before, self.standing = self.standing, standing[len(retired):]
+        leftovers, self.stopped = self.stopped, []
+        if self.save(run, name, done, validated=False, retire=[*retired, *leftovers]):
+            self.writer.remove(run, [*retired, *leftovers])
+        else:
+            self.standing, self.stopped = before, leftovers
+
+    def save(self, run: Run, name: str, done: int, *, validated: bool, retire: list[str] | None = None, best: bool = False) -> bool:
+        clock = run.plan.timeline
+        assert clock is not None
+        resumable = done == 0 or closes(clock, done - 1)
+        return self.writer.save(run, name, done, validated=validated, resumable=resumable, retire=retire or [], best=best)
+
+    def save_stopped(self, run: Run) -> None:
+        """The state at an orderly stop, unless this very iteration was saved already."""
+        if run.saved_at == run.completed:
+            return
+        name = STOPPED.format(run.completed)
+        self.stopped = [name]
+        self.save(run, name, run.completed, validated=run.validated)
+
+    def after_val_epoch(self, run: Run, metrics: Mapping[str, float] | None = None, **_: Any) -> None:
+        saving, clock = run.plan.saving, run.plan.timeline
+        if saving is None or clock is None or not saving.best or not metrics or run.plan.mode != "train":
+            return
+        for entry in saving.best:
+            key = entry.key or next(iter(metrics))
+            rule = entry.rule or inferred_rule(key, saving.greater_keys, saving.less_keys)
+            if key not in metrics or rule is None:
+                run.logger.warning("save_best: %s; metrics: %s", "no rule for " + key if key in metrics else f"no metric {key}", ", ".join(metrics))
+                continue
+            self._consider(run, key, rule, metrics[key])
+
+    def _consider(self, run: Run, key: str, rule: Literal["greater", "less"], score: float) -> None:
+        clock = run.plan.timeline
+        assert clock is not None
+        score_before, name_before = self.best.get(key, (None, None))
+        if not is_better(rule, score, score_before):
+            return
+        units = run.epoch if clock.by_epoch else run.completed
+        name = best_name(key, clock.by_epoch, units)
+        previous = dict(self.best)
+        self.best[key] = (score, name)
+        retire = [name_before] if name_before not in (None, name) else []
+        if self.save(run, name, run.completed, validated=True, retire=retire, best=True):
+            self.writer.remove(run, retire)
+        else:
+            self.best = previous
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"standing": self.standing, "stopped": self.stopped, "best": {k: list(v) for k, v in self.best.items()}}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.standing = list(state["standing"])
+        self.stopped = list(state["stopped"])
+        self.best = {key: (score, name) for key, (score, name) in state["best"].items()}
+
+

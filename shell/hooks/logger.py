@@ -1,0 +1,73 @@
+"""Prints and records training values at the planned points, and every evaluation's metrics."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from flexcore.log_points import next_log
+from shell.run import Run
+
+
+class LoggerHook:
+    """`sinks` take (values, iteration) for TensorBoard and the like; `console` prints."""
+
+    def __init__(self, sinks: list[Any], console: Any) -> None:
+        self.sinks, self.console = sinks, console
+        self.due: float = 0
+
+    def start(self, run: Run) -> None:
+        self._plan_next(run, run.iter)
+
+    def _plan_next(self, run: Run, after: int) -> None:
+        clock = run.plan.timeline
+        found = next_log(clock, run.plan.logging, after) if clock is not None else None
+        self.due = float("inf") if found is None else found
+
+    def after_train_iter(self, run: Run, **_: Any) -> None:
+        done = run.iter + 1
+        if done != self.due:
+            return
+        self._plan_next(run, done)
+        values = training_values(run)
+        for hook in run.stages.hooks:
+            if hasattr(hook, "log_values"):
+                values.update(hook.log_values(run))
+        if run.rank == 0:
+            run.recorder.event("log", iter=done, epoch=run.epoch, values=values)
+            self.console.train_line(run, done, values)
+            for sink in self.sinks:
+                sink.scalars({f"train/{key}": value for key, value in values.items() if key != "eta"}, done)
+
+    def after_val_epoch(self, run: Run, metrics: Mapping[str, float] | None = None, **_: Any) -> None:
+        self._metrics(run, "val", metrics or {})
+
+    def after_test_epoch(self, run: Run, metrics: Mapping[str, float] | None = None, **_: Any) -> None:
+        self._metrics(run, "test", metrics or {})
+
+    def _metrics(self, run: Run, mode: str, metrics: Mapping[str, float]) -> None:
+        if run.rank == 0:
+            self.console.eval_line(run, mode, metrics)
+            for sink in self.sinks:
+                sink.scalars({f"{mode}/{key}": value for key, value in metrics.items()}, run.iter)
+
+
+def training_values(run: Run) -> dict[str, float]:
+    """Means over the log window of what the model returned and what hooks logged; the only host sync here."""
+    names = dict.fromkeys(name for outputs in run.recent for name in outputs)
+    values = {name: mean([outputs[name] for outputs in run.recent if name in outputs]) for name in names}
+    if run.optim_wrapper.gradient_norm is not None:
+        values["grad_norm"] = float(run.optim_wrapper.gradient_norm)
+    values.update({name: mean(list(kept)) for name, kept in run.custom.items()})
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def mean(values: list[Any]) -> float | None:
+    """The mean of numbers or one-element tensors, stacked so that the device is waited for once."""
+    tensors = [value for value in values if isinstance(value, torch.Tensor) and value.numel() == 1]
+    numbers = [float(value) for value in values if isinstance(value, int | float)]
+    if tensors:
+        numbers.append(0.0)
+        numbers[-1] = float(torch.stack([t.detach().float().reshape(()) for t in tensors]).mean()) * len(tensors)
+    count = len(tensors) + len(numbers) - bool(tensors)
+    return sum(numbers) / count if count else None

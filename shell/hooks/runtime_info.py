@@ -1,0 +1,11 @@
+"""Adds what the optimizer is set to, to each log line."""
+
+from shell.run import Run
+
+
+class RuntimeInfoHook:
+    def log_values(self, run: Run) -> dict[str, float]:
+        """Group 0's value of the LR and of every other scheduled key."""
+        keys = dict.fromkeys(["lr", *(schedule.param for schedule in run.plan.schedules or ())])
+        group = run.optim_wrapper.param_groups[0]
+        return {key: float(group[key]) for key in keys if key in group}

@@ -1,0 +1,92 @@
+"""What rank 0 shows: a live progress bar on a terminal, plain lines elsewhere, and the log file."""
+
+import logging
+import pathlib
+import sys
+from collections.abc import Mapping
+from typing import Any, Self
+
+from flexcore.run_plan import Plan
+from shell.run import Run
+
+UNITS = {"time": "s/it", "data_time": "s/it data"}
+
+
+class Console:
+    """Rank 0's voice; other ranks get one that is silent but for errors."""
+
+    def __init__(self, plan: Plan, rank: int, log_file: pathlib.Path | None) -> None:
+        self.plan, self.rank = plan, rank
+        self.logger = logging.getLogger(f"flexcore.rank{rank}")
+        self.logger.propagate = False
+        self.logger.setLevel(plan.logging.level if rank == 0 else "ERROR")
+        self._log_file = log_file
+        self._progress: Any = None
+        self._task: Any = None
+
+    def __enter__(self) -> Self:
+        self._handlers = self._make_handlers()
+        for handler in self._handlers:
+            self.logger.addHandler(handler)
+        return self
+
+    def _make_handlers(self) -> list[logging.Handler]:
+        handlers: list[logging.Handler] = []
+        if self.rank == 0 and sys.stderr.isatty():
+            handlers.append(self._rich_handler())
+        else:
+            plain = logging.StreamHandler()
+            plain.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+            handlers.append(plain)
+        if self._log_file is not None:
+            file = logging.FileHandler(self._log_file, encoding="utf-8")
+            file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+            handlers.append(file)
+        return handlers
+
+    def _rich_handler(self) -> logging.Handler:
+        from rich.console import Console as RichConsole
+        from rich.logging import RichHandler
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        console = RichConsole(stderr=True)
+        if self.plan.timeline is not None and self.plan.timeline.max_iters:
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+            self._progress = Progress(*columns, console=console, transient=True)
+            self._progress.start()
+            self._task = self._progress.add_task("training", total=self.plan.timeline.max_iters)
+        return RichHandler(console=console, show_path=False, show_level=False, markup=False)
+
+    def __exit__(self, *_: object) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+        for handler in self._handlers:
+            self.logger.removeHandler(handler)
+            handler.close()
+
+    def train_line(self, run: Run, done: int, values: Mapping[str, float]) -> None:
+        digits = self.plan.logging.digits
+        shown = "  ".join(_value(name, value, digits) for name, value in values.items() if name != "eta")
+        epoch = f"epoch {run.epoch + 1}/{run.max_epochs}  " if self.plan.timeline and self.plan.timeline.by_epoch else ""
+        eta = f"  eta {_clock(values['eta'])}" if "eta" in values else ""
+        self.logger.info("%siter %d/%d  %s%s", epoch, done, run.max_iters, shown, eta)
+        if self._progress is not None:
+            self._progress.update(self._task, completed=done, description=f"{epoch}loss {values.get('loss', float('nan')):.4f}")
+
+    def eval_line(self, run: Run, mode: str, metrics: Mapping[str, float]) -> None:
+        digits = self.plan.logging.digits
+        shown = "  ".join(f"{name} {value:.{digits}f}" for name, value in metrics.items())
+        after = f" after epoch {run.epoch}" if self.plan.timeline and self.plan.timeline.by_epoch else f" after iter {run.completed}"
+        self.logger.info("%s%s  %s", "validation" if mode == "val" else mode, after if mode == "val" else "", shown)
+
+
+def _value(name: str, value: float, digits: int) -> str:
+    if name in UNITS:
+        return f"{value:.{digits}f} {UNITS[name]}"
+    return f"{name} {value:.4e}" if name == "lr" else f"{name} {value:.{digits}f}"
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,104 @@
+"""Run: the only mutable state of a run, and the narrow surface hooks see."""
+
+import logging
+import pathlib
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from flexcore.run_plan import Plan
+from shell.contracts import Contract
+from shell.events import Recorder
+from shell.processes import Group
+from shell.stepping import OptimWrapper
+from shell.strategies.base import Strategy
+
+Call = Callable[..., Any]
+
+
+class Run:
+    """What hooks get as `run`.
+
+    Attributes:
+        epoch, iter: 0-based while an epoch or iteration runs, as in mmengine; completed counts between them.
+        completed: iterations done. metrics: the last evaluation's values. work_dir, log_dir: where this run writes.
+        model: the module itself, unwrapped. logger: a standard logger; only rank 0 prints.
+    """
+
+    def __init__(
+        self, plan: Plan, group: Group, device: torch.device, logger: logging.Logger, recorder: Recorder
+    ) -> None:
+        self.plan, self.group, self.device = plan, group, device
+        self.logger, self.recorder = logger, recorder
+        self.rank, self.world_size = group.rank.rank, group.rank.world_size
+        self.work_dir = pathlib.Path(plan.names.work_dir)
+        self.log_dir = None if plan.names.log_dir is None else pathlib.Path(plan.names.log_dir)
+        self.epoch = self.iter = 0
+        self.max_epochs = plan.timeline.max_epochs if plan.timeline is not None else 0
+        self.max_iters = (plan.timeline.max_iters or 0) if plan.timeline is not None else 0
+        self.metrics: dict[str, float] = {}
+        self.wish: str | None = None
+        self.wanted_checkpoint: str | None = None
+        self.validated = False
+        self.recent: deque[Mapping[str, Any]] = deque(maxlen=plan.logging.window)
+        self.custom: dict[str, deque[float]] = {}
+        self.data_seconds = self.step_seconds = 0.0
+        self.save_failed = False
+        self.started_at_iter = self.completed = 0
+        self.saved_at: int | None = None
+        self.plan_digest = plan.plan_digest
+        self.checkpoints: list[str] = []
+
+    model: nn.Module
+    called: nn.Module
+    contract: Contract
+    strategy: Strategy
+    optim_wrapper: OptimWrapper
+    stages: "Stages"
+    batches: Any
+    eval_feeds: dict[str, list[tuple[Any, Any]]]
+
+    def log(self, name: str, value: float | torch.Tensor) -> None:
+        """Record a value; the next log line shows its mean over the log window."""
+        kept = value.detach() if isinstance(value, torch.Tensor) else value
+        self.custom.setdefault(name, deque(maxlen=self.plan.logging.window)).append(kept)  # type: ignore[arg-type]
+
+    def request_stop(self, reason: str) -> None:
+        """Ask for an orderly end: at the next agreed step the window is finished, saved and the run stops."""
+        self.wish = reason
+
+    def request_checkpoint(self, name: str) -> None:
+        """Ask for a checkpoint at the next optimizer update; every rank must ask."""
+        self.wanted_checkpoint = name
+
+
+class Stages:
+    """The calls of each stage in the plan's order, compiled once; a stage nobody listens to is an empty tuple.
+
+    `every`: calls needed at each iteration. `full`: those and the built-in ones that wait for their due point.
+    """
+
+    def __init__(self, run: Run, hooks: list[tuple[Any, tuple[str, ...], bool]]) -> None:
+        self._run = run
+        self.hooks = [hook for hook, _, _ in hooks]
+        self.full: dict[str, tuple[Call, ...]] = {}
+        self.every: dict[str, tuple[Call, ...]] = {}
+        for hook, stages, timed in hooks:
+            for stage in stages:
+                method = getattr(hook, stage, None)
+                if method is not None:
+                    self.full[stage] = (*self.full.get(stage, ()), method)
+                    if not timed:
+                        self.every[stage] = (*self.every.get(stage, ()), method)
+        self.timed = [hook for hook, _, timed in hooks if timed]
+
+    def call(self, stage: str, **arguments: Any) -> None:
+        for method in self.full.get(stage, ()):
+            method(self._run, **arguments)
+
+    def next_due(self) -> float:
+        """The nearest iteration count any built-in hook waits for."""
+        return min((hook.due for hook in self.timed), default=float("inf"))

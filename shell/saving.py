@@ -1,0 +1,124 @@
+"""The training state as one checkpoint and back: what is gathered from ranks, and what a resume restores."""
+
+import base64
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from flexcore.plan_files import trajectory
+from shell.checkpoints import Loaded, RemoveFailed, SaveFailed, Store
+from shell.run import Run
+from shell.state_tensors import join, optimizer_state, restore_optimizer, restore_rng, rng_state, split
+from shell.strategies.base import trainable
+
+
+class CheckpointWriter:
+    """Writes from rank 0 what every rank contributes. A failed save is logged and training goes on."""
+
+    def __init__(self, store: Store | None) -> None:
+        self.store = store
+
+    def save(
+        self, run: Run, name: str, done: int, *, validated: bool, resumable: bool, retire: list[str], best: bool
+    ) -> bool:
+        """Whether the checkpoint stands, on every rank alike."""
+        rng = run.group.gather(_portable(rng_state()))
+        saved = True
+        if self.store is not None:
+            tensors, state = gathered(run, rng)
+            fields = {**position(run, done), "validated": validated, "resumable": resumable, "retire": retire,
+                      "best": best, "state": state}  # fmt: skip
+            try:
+                path = self.store.save(name, tensors, fields)
+                run.checkpoints.append(str(path))
+                run.recorder.event("save", name=name, iter=done, epoch=fields["epoch"], best=best, validated=validated)
+            except SaveFailed as error:
+                saved = False
+                run.logger.error("%s", error)
+                run.recorder.event("save_failed", name=name, iter=done, reason=str(error))
+        if run.world_size > 1:
+            saved = bool(run.group.broadcast(saved))
+        run.save_failed = run.save_failed or not saved
+        run.saved_at = done if saved and resumable else run.saved_at
+        return saved
+
+    def remove(self, run: Run, names: list[str]) -> None:
+        if self.store is None:
+            return
+        for name in names:
+            try:
+                self.store.remove(name)
+            except RemoveFailed as error:
+                run.logger.warning("%s", error)
+            kept = [path for path in run.checkpoints if not path.endswith(f"/{name}")]
+            run.checkpoints[:] = kept
+            run.recorder.event("remove", name=name)
+
+
+def position(run: Run, done: int) -> dict[str, Any]:
+    """Where the run stands and what it is, as manifest fields."""
+    plan = run.plan
+    epoch = plan.timeline.epoch_of(done) if plan.timeline is not None else 0
+    return {
+        "epoch": epoch, "iter": done, "world_size": run.world_size, "strategy": plan.strategy.NAME,
+        "trajectory": [list(pair) for pair in trajectory(plan)], "trajectory_digest": plan.trajectory_digest,
+        "plan_digest": run.plan_digest, "run_id": plan.names.run_id,
+        "plan": None if plan.supplied else plan.to_json(), "versions": dict(plan.facts.versions or ()),
+    }  # fmt: skip
+
+
+def gathered(run: Run, rng: list[Any]) -> tuple[dict[str, Mapping[str, torch.Tensor]], dict[str, Any]]:
+    """(tensors by file, JSON state): model, optimizer by parameter name, hooks, scaler, RNG of every rank."""
+    optimizer, optimizer_tensors = split(optimizer_state(run.optim_wrapper.optimizer, trainable(run.model)))
+    hooks, hook_tensors = split(hook_states(run))
+    tensors: dict[str, Mapping[str, torch.Tensor]] = {"model": dict(run.strategy.save_state()), "optimizer": optimizer_tensors}
+    if hook_tensors:
+        tensors["hooks"] = hook_tensors
+    scaler = run.optim_wrapper.scaler
+    state = {"optimizer": optimizer, "hooks": hooks, "rng": rng, "scaler": None if scaler is None else scaler.state_dict()}
+    return tensors, state
+
+
+def hook_states(run: Run) -> dict[str, Any]:
+    """state_dict of each hook that has one, by its place in the plan."""
+    placed = zip(run.plan.hooks, run.stages.hooks, strict=True)
+    return {str(planned.place): hook.state_dict() for planned, hook in placed if hasattr(hook, "state_dict")}
+
+
+def restore(run: Run, loaded: Loaded) -> list[str]:
+    """Put the whole state back; returns what could not be exact, for the log.
+
+    Raises:
+        StateMismatch: the optimizer's groups or shapes are not those of the checkpoint.
+    """
+    state = loaded.manifest.fields["state"]
+    run.strategy.load_state(loaded.tensors("model"))
+    restore_optimizer(run.optim_wrapper.optimizer, trainable(run.model), join(state["optimizer"], loaded.tensors("optimizer")))
+    hooks = join(state["hooks"], loaded.tensors("hooks") if "hooks" in loaded.stems else {})
+    for planned, hook in zip(run.plan.hooks, run.stages.hooks, strict=True):
+        if str(planned.place) in hooks and hasattr(hook, "load_state_dict"):
+            hook.load_state_dict(hooks[str(planned.place)])
+    if state["scaler"] is not None and run.optim_wrapper.scaler is not None:
+        run.optim_wrapper.scaler.load_state_dict(state["scaler"])
+    if len(state["rng"]) == run.world_size:
+        return list(restore_rng(_opened(state["rng"][run.rank])))
+    return [f"RNG: saved for {len(state['rng'])} ranks; each of {run.world_size} derives its own from (seed, iteration, rank)"]
+
+
+def load_weights(run: Run, loaded: Loaded) -> None:
+    run.strategy.load_state(loaded.tensors("model"))
+
+
+def _portable(tree: dict[str, Any]) -> Any:
+    """A state tree as JSON alone: tensors as base64 of their bytes."""
+    json, tensors = split(tree)
+    return {"json": json, "tensors": {key: [base64.b64encode(t.numpy().tobytes()).decode(), str(t.dtype)[6:], list(t.shape)] for key, t in tensors.items()}}
+
+
+def _opened(portable: Mapping[str, Any]) -> Any:
+    tensors = {
+        key: torch.frombuffer(bytearray(base64.b64decode(data)), dtype=getattr(torch, dtype)).reshape(shape)
+        for key, (data, dtype, shape) in portable["tensors"].items()
+    }
+    return join(portable["json"], tensors)

@@ -1,0 +1,200 @@
+"""From a plan with unknowns to the plan that runs: facts are completed, shared by rank 0, compared and held to."""
+
+import pathlib
+from typing import Any
+
+from attrs import evolve
+
+from flexcore.converting import dump, marked, structure, unmarked
+from flexcore.facts import Facts
+from flexcore.plan_files import config_digest, plan_digest
+from flexcore.planning import plan as make_plan
+from flexcore.problems import ConfigError
+from flexcore.rules import problem
+from flexcore.run_plan import Environment, Fresh, LoadWeights, Mode, Plan, Resume
+from shell import manifests, probe
+from shell.locking import WorkDirLocked
+from shell.processes import Group
+from shell.results import EXIT_CODES, CheckpointRefused, StalePlan
+
+
+class PeerFailed(Exception):  # noqa: N818 - named for what happened
+    """Another rank failed while this one was well; `code` is the exit code of that failure."""
+
+    def __init__(self, rank: int, text: str, code: int) -> None:
+        super().__init__(f"rank {rank} failed: {text}")
+        self.code = code
+
+
+def with_stem(facts: Facts, path: str) -> Facts:
+    return facts if facts.config_stem is not None else evolve(facts, config_stem=pathlib.Path(path).stem)
+
+
+def first_round(facts: Facts, cfg: Any, mode: Mode, *, smoke: bool = False) -> Facts:
+    """What can be known before anything is built: environment, device, checkpoints.
+
+    Raises:
+        ConfigError: the config has no plan even now.
+    """
+    facts = probe.device(probe.environment(facts))
+    first = make_plan(cfg, facts, mode=mode, smoke=smoke)
+    return probe.checkpoints(facts, first.config, first.names.work_dir)
+
+
+def completed(plan: Plan) -> Plan:
+    """The plan with every fact of the first round; what it already rests on must hold here.
+
+    Raises:
+        StalePlan: the world size or the device is another.
+    """
+    here = probe.device(probe.environment())
+    wrong = probe.differences(evolve(plan.facts, train_samples=None, train_batches=None, train_batch_size=None, val_samples=None, test_samples=None), here)
+    if wrong:
+        raise StalePlan(wrong)
+    facts = evolve(probe.device(probe.environment(plan.facts)), environment=here.environment)
+    if facts.checkpoints is None:
+        facts = probe.checkpoints(facts, plan.config, plan.names.work_dir)
+    return replanned(plan, facts)
+
+
+def replanned(plan: Plan, facts: Facts) -> Plan:
+    return plan if facts == plan.facts else make_plan(plan.config, facts, mode=plan.mode, smoke=plan.smoke)
+
+
+def backend_of(env: Environment) -> str:
+    return env.backend or "gloo"
+
+
+def agreed(plan: Plan, group: Group) -> Plan:
+    """The same plan on every rank: one config, rank 0's facts.
+
+    Raises:
+        ConfigError: ranks read different configs.
+    """
+    if group.rank.world_size == 1:
+        return plan
+    digests = group.gather(config_digest(plan))
+    if len(set(digests)) > 1:
+        odd = [str(rank) for rank, digest in enumerate(digests) if digest != digests[0]]
+        text = f"differs between ranks: rank {', '.join(odd)} read another config than rank 0."
+        raise ConfigError([problem("FK015", (), text, "Give every rank the same file and overrides.")])
+    return replanned(plan, _shared(plan.facts, group))
+
+
+def _shared(facts: Facts, group: Group) -> Facts:
+    """Rank 0's facts on every rank."""
+    if group.rank.world_size == 1:
+        return facts
+    data = group.broadcast(dump(facts, marked))
+    return structure(unmarked(data), Facts)
+
+
+def settled(plan: Plan, seen: Facts, group: Group) -> Plan:
+    """The plan completed with what the built objects show, the same on every rank.
+
+    Raises:
+        StalePlan: a count the plan rests on is another. ConfigError: ranks see different data or models, or
+            the counts leave no plan. CheckpointRefused: a named checkpoint cannot be read.
+    """
+    wrong = probe.differences(evolve(plan.facts, world_size=None, device_type=None), seen)
+    if wrong:
+        raise StalePlan(wrong)
+    _compare(seen, group)
+    found = {name: getattr(seen, name) for name in SECOND_ROUND}
+    final = replanned(plan, evolve(plan.facts, **found))
+    _check_named(final)
+    return final
+
+
+SECOND_ROUND = ("train_samples", "train_batches", "train_batch_size", "val_samples", "test_samples", "parameters",
+                "parameter_groups", "hooks")  # fmt: skip
+
+
+def _compare(seen: Facts, group: Group) -> None:
+    if group.rank.world_size == 1:
+        return
+    for name in SECOND_ROUND:
+        values = group.gather(dump(getattr(seen, name), marked))
+        odd = [str(rank) for rank, value in enumerate(values) if value != values[0]]
+        if odd:
+            text = f"{name} differs between ranks: rank {', '.join(odd)} sees another value than rank 0."
+            raise ConfigError([problem("FK015", (), text, "Every rank must build the same model and data.")])
+
+
+def _check_named(plan: Plan) -> None:
+    start, known = plan.start, {fact.path for fact in plan.facts.checkpoints or ()}
+    if isinstance(start, Fresh) or start.path in known:
+        return
+    found = manifests.read(pathlib.Path(start.path))
+    if isinstance(found, manifests.Damaged):
+        raise CheckpointRefused(f"{start.path}: {found.reason}")
+
+
+def started(plan: Plan, group: Group) -> Plan:
+    """With the work_dir held: look again, verify what will be read, set damaged ones aside, and agree.
+
+    Raises:
+        CheckpointRefused: the checkpoint the config names is damaged.
+    """
+    facts, failure = plan.facts, None
+    if group.rank.rank == 0:
+        try:
+            facts = _verified(plan)
+        except Exception as error:
+            failure = error
+    raise_together(group, failure)
+    final = replanned(plan, _shared(facts, group))
+    digests = group.gather(plan_digest(final)) if group.rank.world_size > 1 else []
+    if len(set(digests)) > 1:
+        text = "the ranks made different plans; this is a defect of flexcore."
+        raise ConfigError([problem("FK015", (), text, "Report it with the config.")])
+    return final
+
+
+def _verified(plan: Plan) -> Facts:
+    while True:
+        facts = probe.checkpoints(plan.facts, plan.config, plan.names.work_dir) if not plan.smoke else plan.facts
+        plan = replanned(plan, facts)
+        if not isinstance(plan.start, Resume | LoadWeights):
+            return facts
+        manifest = manifests.read(pathlib.Path(plan.start.path))
+        reasons = manifests.verify(manifest) if isinstance(manifest, manifests.Manifest) else (manifest.reason,)
+        if not reasons:
+            return facts
+        if plan.start.path not in {fact.path for fact in facts.checkpoints or ()} or isinstance(plan.config.resume, str):
+            raise CheckpointRefused(f"{plan.start.path}: {'; '.join(reasons)}")
+        aside = manifests.set_aside(pathlib.Path(plan.start.path))
+        print(f"flexcore: {plan.start.path} is damaged ({'; '.join(reasons)}); set aside as {aside.name}, falling back")  # noqa: T201
+
+
+def raise_together(group: Group, failure: Exception | None) -> None:
+    """Raise this rank's failure, or PeerFailed if another rank has one, so that no rank waits for a dead one."""
+    if group.rank.world_size > 1:
+        told = None if failure is None else [str(failure), code_of(failure)]
+        for rank, other in enumerate(group.gather(told)):
+            if other is not None and failure is None:
+                raise PeerFailed(rank, other[0], other[1])
+    if failure is not None:
+        raise failure
+
+
+def code_of(error: BaseException) -> int:
+    """The exit code an error ends `flexcore run` with; 1 for what is not foreseen."""
+    from shell.building import BuildError
+    from shell.processes import LauncherError
+
+    match error:
+        case ConfigError() | BuildError() | LauncherError():
+            return EXIT_CODES["usage"]
+        case StalePlan():
+            return EXIT_CODES["stale"]
+        case CheckpointRefused():
+            return EXIT_CODES["checkpoint"]
+        case WorkDirLocked():
+            return EXIT_CODES["locked"]
+        case PeerFailed():
+            return error.code
+        case _:
+            return 1
+
+

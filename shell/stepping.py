@@ -1,0 +1,121 @@
+"""One micro-batch, from forward to optimizer step; when a window closes is told, not decided, here."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import nn
+
+from flexcore.run_plan import Optimizer as PlannedOptimizer
+from flexcore.run_plan import Precision
+from shell.contracts import Contract, Outputs
+from shell.strategies.base import Strategy
+
+Context = Callable[[], AbstractContextManager[Any]]
+
+
+class OptimWrapper:
+    """The optimizer as hooks and self-stepping models see it (FlexibleRunner's OptimWrapper surface).
+
+    `divisor` and `closing` are set by the loop from the plan before each micro-batch.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, strategy: Strategy, planned: PlannedOptimizer, device: torch.device) -> None:
+        self.optimizer, self.strategy, self.clip = optimizer, strategy, planned.clip_grad
+        self.precision = planned.precision
+        self.scaler = _scaler(planned.precision, device)
+        self.autocast: Context = _autocast(planned.precision.dtype, device)
+        self.divisor, self.closing = 1, True
+        self.gradient_norm: torch.Tensor | None = None
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        return self.optimizer.param_groups
+
+    def get_lr(self) -> dict[str, list[float]]:
+        return {"lr": [group["lr"] for group in self.optimizer.param_groups]}
+
+    def should_update(self) -> bool:
+        return self.closing
+
+    @contextmanager
+    def optim_context(self, model: nn.Module | None = None) -> Iterator[None]:
+        """Autocast, and no gradient reduction before the window closes. For models with a train_step."""
+        _ = model
+        with self.autocast(), nullcontext() if self.closing else self.strategy.accumulating():
+            yield
+
+    def update_params(self, loss: torch.Tensor) -> None:
+        """Backward, and if the window closes clip, step and clear."""
+        if self.divisor != 1:
+            loss = loss / self.divisor
+        if self.scaler is not None:
+            loss = self.scaler.scale(loss)
+        self.strategy.backward(loss, closing=self.closing)
+        if self.closing:
+            self.step()
+
+    def step(self) -> None:
+        if self.scaler is not None:
+            self._scaled_step(self.scaler)
+            return
+        if self.clip is not None:
+            self.gradient_norm = self.strategy.clip_gradients(self.clip)
+        self.strategy.step(self.optimizer)
+
+    def _scaled_step(self, scaler: torch.amp.GradScaler) -> None:
+        if self.clip is not None:
+            scaler.unscale_(self.optimizer)
+            self.gradient_norm = self.strategy.clip_gradients(self.clip)
+        scaler.step(self.optimizer)
+        scale = self.precision.loss_scale
+        scaler.update(scale if isinstance(scale, float) else None)
+        self.optimizer.zero_grad()
+
+    def zero_grad(self) -> None:
+        self.optimizer.zero_grad()
+
+
+def _scaler(precision: Precision, device: torch.device) -> torch.amp.GradScaler | None:
+    if precision.loss_scale is None:
+        return None
+    if precision.loss_scale != "dynamic":
+        return torch.amp.GradScaler(device.type, init_scale=precision.loss_scale)
+    return torch.amp.GradScaler(
+        device.type, init_scale=precision.init_scale, growth_factor=precision.growth_factor,
+        backoff_factor=precision.backoff_factor, growth_interval=precision.growth_interval,
+    )  # fmt: skip
+
+
+def _autocast(dtype: str | None, device: torch.device) -> Context:
+    if dtype is None:
+        return nullcontext
+    kind = getattr(torch, dtype)
+    return lambda: torch.autocast(device.type, dtype=kind)
+
+
+def stepper(model: nn.Module, contract: Contract, wrapper: OptimWrapper) -> Callable[[Any], Outputs]:
+    """The function of one training micro-batch, with everything the plan leaves out left out."""
+    if contract.loss is None:
+        train_step: Callable[..., Outputs] = model.train_step  # type: ignore[assignment]
+        return lambda batch: train_step(batch, optim_wrapper=wrapper)
+    loss_of, update, autocast = contract.loss, wrapper.update_params, wrapper.autocast
+    plain = autocast is nullcontext
+
+    def open_step(batch: Any) -> Outputs:
+        if plain:
+            loss, outputs = loss_of(model, batch)
+        else:
+            with autocast():
+                loss, outputs = loss_of(model, batch)
+        update(loss)
+        return outputs
+
+    def step(batch: Any) -> Outputs:
+        if wrapper.closing:
+            return open_step(batch)
+        with wrapper.strategy.accumulating():
+            return open_step(batch)
+
+    return step

@@ -1,0 +1,56 @@
+"""The strategy protocol: what the loop asks of whatever shares the model among ranks."""
+
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from flexcore.config import ClipGrad
+
+Named = Iterable[tuple[str, nn.Parameter]]
+
+
+class Strategy(Protocol):
+    """Seven verbs. One file implements each strategy; the loop knows no other difference."""
+
+    def prepare(self, model: nn.Module, *, self_stepping: bool) -> nn.Module:
+        """The model to call: moved and wrapped, equal on every rank. self_stepping: it has a train_step."""
+
+    def backward(self, loss: torch.Tensor, *, closing: bool) -> None:
+        """Gradients of a loss; reduced over ranks when `closing` an accumulation window."""
+
+    def accumulating(self) -> AbstractContextManager[Any]:
+        """Around forward and backward of a micro-batch that does not close its window."""
+
+    def clip_gradients(self, clip: ClipGrad) -> torch.Tensor | None:
+        """Clip what is about to be stepped; the total norm before clipping, if the kind has one."""
+
+    def step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Apply the gradients and clear them."""
+
+    def save_state(self) -> Mapping[str, torch.Tensor]:
+        """Parameters and buffers by name."""
+
+    def load_state(self, state: Mapping[str, torch.Tensor], *, strict: bool = True) -> None:
+        """Copy parameters and buffers in by name."""
+
+
+def trainable(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """The parameters an optimizer gets: named once each, without the frozen."""
+    return [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+
+
+def clipper(parameters: list[nn.Parameter]) -> Callable[[ClipGrad], torch.Tensor | None]:
+    """Clipping of ordinary, unsharded gradients."""
+
+    def clip(settings: ClipGrad) -> torch.Tensor | None:
+        if settings.type == "value":
+            nn.utils.clip_grad_value_(parameters, settings.clip_value or 0.0)
+            return None
+        return nn.utils.clip_grad_norm_(
+            parameters, settings.max_norm or 0.0, settings.norm_type, error_if_nonfinite=settings.error_if_nonfinite
+        )
+
+    return clip

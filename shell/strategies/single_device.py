@@ -1,0 +1,44 @@
+"""One process, one device: the protocol with nothing to share."""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import nn
+
+from flexcore.config import ClipGrad
+from flexcore.strategies import SingleDevice
+from shell.strategies.base import clipper, trainable
+
+
+class SingleDeviceStrategy:
+    def __init__(self, settings: SingleDevice, device: torch.device) -> None:
+        self.device = device
+        _ = settings
+
+    def prepare(self, model: nn.Module, *, self_stepping: bool) -> nn.Module:
+        self.model = model.to(self.device)
+        self.clip_gradients = clipper([p for _, p in trainable(model)])
+        _ = self_stepping
+        return self.model
+
+    def backward(self, loss: torch.Tensor, *, closing: bool) -> None:
+        _ = closing
+        loss.backward()
+
+    def accumulating(self) -> AbstractContextManager[Any]:
+        return nullcontext()
+
+    def clip_gradients(self, clip: ClipGrad) -> torch.Tensor | None:
+        raise AssertionError("prepare comes first")
+
+    def step(self, optimizer: torch.optim.Optimizer) -> None:
+        optimizer.step()
+        optimizer.zero_grad()
+
+    def save_state(self) -> Mapping[str, torch.Tensor]:
+        return self.model.state_dict()
+
+    def load_state(self, state: Mapping[str, torch.Tensor], *, strict: bool = True) -> None:
+        self.model.load_state_dict(state, strict=strict)
