@@ -51,7 +51,10 @@ def plan_digest(plan: Plan) -> str:
 
 
 def trajectory(plan: Plan) -> tuple[tuple[str, str], ...]:
-    """What decides the weights, field by field, as JSON text; keys are those of starting.CHANGES."""
+    """What decides the weights, field by field, as JSON text; keys are those of starting.CHANGES.
+
+    A field that waits for a fact is left out: nothing can be said of it yet.
+    """
     if plan.train is None or plan.optimizer is None or plan.batching is None or plan.timeline is None:
         return (("model", _canonical(plan.model)),)
     batching, timeline, optimizer = plan.batching, plan.timeline, plan.optimizer
@@ -73,7 +76,15 @@ def trajectory(plan: Plan) -> tuple[tuple[str, str], ...]:
         "precision": optimizer.precision,
         "length": [timeline.max_epochs, timeline.max_iters],
     }  # fmt: skip
-    return tuple((name, _canonical(value)) for name, value in fields.items())
+    unknown = {
+        "seed": plan.environment.seed is None,
+        "batches": timeline.epoch_length is None and not plan.train.opaque,
+        "order": plan.train.order is None and not plan.train.opaque,
+        "schedules": plan.schedules is None,
+        "length": timeline.max_iters is None,
+        "optimizer settings": optimizer.lr_scale is None,
+    }
+    return tuple((name, _canonical(value)) for name, value in fields.items() if not unknown.get(name))
 
 
 def _order(plan: Plan) -> list[Any]:

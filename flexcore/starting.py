@@ -83,17 +83,12 @@ def recorded_seed(config: Config, facts: Facts) -> int | None:
 def differences(
     then: tuple[tuple[str, str], ...], now: tuple[tuple[str, str], ...]
 ) -> tuple[tuple[str, Change, str, str], ...]:
-    """(field, class, then, now) of each trajectory field that changed."""
+    """(field, class, then, now) of each trajectory field known on both sides that changed."""
     before, after = dict(then), dict(now)
     return tuple(
-        (
-            name,
-            CHANGES.get(name, "trajectory-changing"),
-            before.get(name, "nothing"),
-            after.get(name, "nothing"),
-        )
-        for name in sorted(before.keys() | after.keys())
-        if before.get(name) != after.get(name)
+        (name, CHANGES.get(name, "trajectory-changing"), before[name], after[name])
+        for name in sorted(before.keys() & after.keys())
+        if before[name] != after[name]
     )
 
 

@@ -1,5 +1,6 @@
 """DistributedDataParallel: every rank holds the model, gradients are averaged as windows close."""
 
+import inspect
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -32,7 +33,7 @@ class DDPStrategy:
         bucket = {} if settings.bucket_cap_mb is None else {"bucket_cap_mb": settings.bucket_cap_mb}
         self.wrapped = DistributedDataParallel(
             model, device_ids=[self.device] if self.device.type == "cuda" else None,
-            find_unused_parameters=settings.find_unused_parameters, broadcast_buffers=settings.broadcast_buffers,
+            find_unused_parameters=settings.find_unused_parameters, **_buffers(settings.broadcast_buffers),
             gradient_as_bucket_view=settings.gradient_as_bucket_view, static_graph=settings.static_graph, **bucket,
         )  # fmt: skip
         return self.wrapped
@@ -76,3 +77,9 @@ class DDPStrategy:
 
     def load_state(self, state: Mapping[str, torch.Tensor], *, strict: bool = True) -> None:
         self.model.load_state_dict(state, strict=strict)
+
+
+def _buffers(broadcast: bool) -> dict[str, bool]:
+    """Torch 2.13 renamed broadcast_buffers; either way buffers start equal on every rank."""
+    known = inspect.signature(DistributedDataParallel.__init__).parameters
+    return {"forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": broadcast}
