@@ -1,0 +1,60 @@
+"""`flexcore report WORK_DIR`: reads the plans and events of every start of a run and prints planned against actual."""
+
+import pathlib
+from typing import Any
+
+from flexcore.comparing import Comparison, Segment, compared
+from flexcore.run_plan import Plan
+from shell import events
+
+SHOWN = 20
+
+
+def report(work_dir: pathlib.Path) -> tuple[str, int]:
+    """(text, exit code): 0 nothing differs, 1 something does, 2 there is no record."""
+    segments = read_segments(work_dir)
+    if not segments:
+        return f"flexcore: {work_dir}: no recorded run. Give the work_dir of `flexcore run`.", 2
+    comparison = compared(segments)
+    return told(comparison, work_dir), int(bool(comparison.differences))
+
+
+def told(comparison: Comparison, work_dir: pathlib.Path) -> str:
+    counts = ", ".join(f"{count:,} {name if count != 1 else name.removesuffix('s')}" for name, count in comparison.counts)
+    state = "finished" if comparison.finished else f"not finished ({comparison.reason or 'killed'})"
+    number = len(comparison.differences)
+    lines = [f"Plan versus actual: {work_dir}, {state}", f"  compared     {counts}",
+             f"  differences  {number}"]  # fmt: skip
+    lines += [f"    {difference}" for difference in comparison.differences[:SHOWN]]
+    return "\n".join(lines + ([f"    ... and {number - SHOWN} more"] if number > SHOWN else []))
+
+
+def read_segments(work_dir: pathlib.Path) -> list[Segment]:
+    """Every training start recorded under work_dir, oldest first; one that never started training is left out."""
+    found = []
+    for file in sorted(work_dir.glob(f"*/{events.FILE}"), key=lambda path: path.stat().st_mtime):
+        plan_file = file.parent / "plan.json"
+        if plan_file.exists():
+            segment = segment_of(Plan.from_json(plan_file.read_text(encoding="utf-8")), list(events.read(file)))
+            if segment is not None and segment.plan.mode == "train":
+                found.append(segment)
+    return latest_run(found)
+
+
+def latest_run(segments: list[Segment]) -> list[Segment]:
+    """From the last start that was fresh on: a work_dir may hold older runs."""
+    fresh = [i for i, segment in enumerate(segments) if segment.resumed == 0]
+    return segments[fresh[-1] :] if fresh else segments
+
+
+def segment_of(plan: Plan, recorded: list[dict[str, Any]]) -> Segment | None:
+    start = next((event for event in recorded if event["event"] == "start"), None)
+    if start is None:
+        return None
+    steps = [
+        (event["first"] + i, lr, samples)
+        for event in recorded if event["event"] == "steps"
+        for i, (lr, samples) in enumerate(zip(events.unpacked(event["lr"]), events.unpacked(event["samples"]), strict=True))
+    ]  # fmt: skip
+    others = tuple(event for event in recorded if event["event"] != "steps")
+    return Segment(plan=plan, resumed=start["iter"], validated=start["validated"], steps=tuple(steps), events=others)
