@@ -10,7 +10,13 @@ from flexcore.sampling import Order
 from flexcore.timeline import SavePoints, Timeline
 
 small = st.integers(1, 12)
-scalars = st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.floats(allow_nan=False) | st.text(max_size=8)
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**40), 2**40)
+    | st.floats(allow_nan=False)
+    | st.text(max_size=8)
+)
 names = st.sampled_from(["alpha", "beta", "gamma", "delta"])
 data = st.recursive(
     scalars,
@@ -46,9 +52,7 @@ train_loaders = _joined(
     st.fixed_dictionaries({"dataset": components, "batch_size": small}),
     _optional(sampler=samplers, drop_last=st.booleans(), num_batch_per_epoch=small, pin_memory=st.booleans()),
 )
-eval_loaders = st.builds(
-    lambda dataset, size: {"dataset": dataset, "batch_size": size}, components, small
-)
+eval_loaders = st.builds(lambda dataset, size: {"dataset": dataset, "batch_size": size}, components, small)
 lr = st.floats(1e-6, 10, allow_nan=False)
 optimizers = st.builds(
     lambda kind, rate: {"type": kind, "lr": rate, "momentum": 0.9}, st.sampled_from(["SGD", "RMSprop"]), lr
@@ -77,7 +81,10 @@ def schedules(draw: st.DrawFn) -> list[dict[str, Any]]:
         "LinearLR": {"start_factor": st.floats(0.1, 1), "end_factor": st.floats(0.1, 1)},
         "ExponentialLR": {"gamma": st.floats(0.5, 1)},
         "StepLR": {"step_size": st.integers(1, 5), "gamma": st.floats(0.1, 1)},
-        "MultiStepLR": {"milestones": st.lists(st.integers(1, 20), max_size=3).map(sorted), "gamma": st.floats(0.1, 1)},
+        "MultiStepLR": {
+            "milestones": st.lists(st.integers(1, 20), max_size=3).map(sorted),
+            "gamma": st.floats(0.1, 1),
+        },
         "CosineAnnealingLR": {},
         "PolyLR": {"power": st.floats(0.5, 3)},
     }
@@ -154,7 +161,9 @@ def timelines(draw: st.DrawFn, *, longest: int = 60) -> Timeline:
     else:
         epochs, total = 1, draw(st.integers(0, longest))
         total = total // window * window if tail == "drop" else total
-    milestones = draw(st.lists(st.tuples(st.integers(1, 15), st.integers(1, 5)), max_size=3, unique_by=lambda m: m[0]))
+    milestones = draw(
+        st.lists(st.tuples(st.integers(1, 15), st.integers(1, 5)), max_size=3, unique_by=lambda m: m[0])
+    )
     return Timeline(
         by_epoch=by_epoch, epoch_length=length, max_epochs=epochs, max_iters=total, window=window, tail=tail,
         val_begin=draw(st.integers(0, 10)), val_interval=draw(st.integers(1, 6)),
@@ -164,7 +173,11 @@ def timelines(draw: st.DrawFn, *, longest: int = 60) -> Timeline:
 
 def save_points(by_epoch: st.SearchStrategy[bool]) -> st.SearchStrategy[SavePoints]:
     return st.builds(
-        SavePoints, interval=st.integers(-1, 7), by_epoch=by_epoch, save_begin=st.integers(0, 8), save_last=st.booleans()
+        SavePoints,
+        interval=st.integers(-1, 7),
+        by_epoch=by_epoch,
+        save_begin=st.integers(0, 8),
+        save_last=st.booleans(),
     )
 
 
@@ -176,4 +189,6 @@ orders = st.builds(
 
 
 def checkpoint(iteration: int, **more: Any) -> CheckpointFact:
-    return CheckpointFact(path=f"w/checkpoints/iter_{iteration}", name=f"iter_{iteration}", epoch=0, iter=iteration, **more)
+    return CheckpointFact(
+        path=f"w/checkpoints/iter_{iteration}", name=f"iter_{iteration}", epoch=0, iter=iteration, **more
+    )

@@ -15,7 +15,10 @@ sizes = st.none() | st.integers(1, 12)
 
 
 def asked(micro, steps, total):
-    wrapper = {"optimizer": {"type": "SGD", "lr": 0.1}, **({} if steps is None else {"accumulative_counts": steps})}
+    wrapper = {
+        "optimizer": {"type": "SGD", "lr": 0.1},
+        **({} if steps is None else {"accumulative_counts": steps}),
+    }
     return parse({"optim_wrapper": wrapper, **({} if total is None else {"global_batch_size": total})})
 
 
@@ -35,7 +38,11 @@ def solutions(micro, steps, total, ranks):
 def test_two_of_three_fix_the_third_or_there_is_none(micro, steps, total, ranks):
     batching, problems = solve(asked(micro, steps, total), micro, ranks)
     expected = solutions(micro, steps, total, ranks)
-    got = [] if batching is None else [(batching.micro_batch_size, batching.gradient_accumulation_steps, batching.global_batch_size)]
+    got = (
+        []
+        if batching is None
+        else [(batching.micro_batch_size, batching.gradient_accumulation_steps, batching.global_batch_size)]
+    )
     assert got == expected
     assert bool(problems) == (not expected)
 
@@ -62,14 +69,22 @@ def test_unknown_ranks_leave_the_accumulation_open():
     made = planned(global_batch_size=64, launcher="pytorch")
     assert made.batching.gradient_accumulation_steps is None
     assert made.batching.per_iteration is None
-    assert ("batching.gradient_accumulation_steps", "world_size") in [(u.field, u.fact) for u in made.unresolved]
+    assert ("batching.gradient_accumulation_steps", "world_size") in [
+        (u.field, u.fact) for u in made.unresolved
+    ]
     assert "? (needs world_size) accumulation" in str(made)
 
 
 @given(st.integers(50, 90), st.integers(1, 6), st.sampled_from([1, 2, 4]), st.booleans(), st.none() | st.integers(2, 9),
        st.sampled_from(["carry", "step", "drop"]), st.booleans())  # fmt: skip
 def test_dropped_and_repeated_are_counted_as_the_indices_say(n, micro, world, drop_last, limit, tail, whole):
-    config = base(optim_wrapper={"optimizer": {"type": "SGD", "lr": 0.1}, "accumulation_tail": tail, "accumulative_counts": 2})
+    config = base(
+        optim_wrapper={
+            "optimizer": {"type": "SGD", "lr": 0.1},
+            "accumulation_tail": tail,
+            "accumulative_counts": 2,
+        }
+    )
     config["train_dataloader"] |= {"batch_size": micro, "drop_last": drop_last, "num_batch_per_epoch": limit}
     if whole:
         config["global_batch_size"] = 2 * micro * world

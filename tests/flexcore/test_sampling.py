@@ -48,7 +48,9 @@ def test_every_index_is_equally_likely_at_every_position(n):
 
 
 def test_epochs_and_seeds_give_other_orders():
-    whole = [tuple(map(Permutation.keyed(50, seed, epoch), range(50))) for seed in range(5) for epoch in range(5)]
+    whole = [
+        tuple(map(Permutation.keyed(50, seed, epoch), range(50))) for seed in range(5) for epoch in range(5)
+    ]
     assert len(set(whole)) == 25
     assert len({derived_seed(*parts) for parts in [(), (0,), (1,), (0, 0), (0, 1), (1, 0)]}) == 6
     assert mix(0) == 0
@@ -92,8 +94,18 @@ def test_an_epoch_covers_the_dataset_once_and_its_padding(order, epoch):
 
 
 @given(st.integers(1, 80), st.integers(0, 99), st.booleans(), st.booleans(), st.integers(0, 5))
-def test_on_the_global_clock_an_iteration_holds_the_same_samples_on_any_world(n, seed, shuffle, drop_last, epoch):
-    base = Order(samples=n, shuffle=shuffle, seed=seed, contiguous=True, world_size=1, micro_batch_size=8, drop_last=drop_last)
+def test_on_the_global_clock_an_iteration_holds_the_same_samples_on_any_world(
+    n, seed, shuffle, drop_last, epoch
+):
+    base = Order(
+        samples=n,
+        shuffle=shuffle,
+        seed=seed,
+        contiguous=True,
+        world_size=1,
+        micro_batch_size=8,
+        drop_last=drop_last,
+    )
     worlds = [
         evolve(base, world_size=world, micro_batch_size=micro, accumulation=8 // (world * micro))
         for world in (1, 2, 4) for micro in (1, 2)
@@ -115,7 +127,10 @@ def test_on_the_global_clock_an_iteration_holds_the_same_samples_on_any_world(n,
 @given(st.integers(1, 30), st.integers(1, 4), st.integers(1, 5), st.booleans())
 def test_an_endless_stream_is_epoch_after_epoch(n, world, size, shuffle):
     order = Order(samples=n, shuffle=shuffle, seed=5, endless=True, world_size=world, micro_batch_size=size)
-    laps = [list(map(Permutation.keyed(n, 5, lap), range(n))) if shuffle else list(range(n)) for lap in range(6 * size * world // n + 1)]
+    laps = [
+        list(map(Permutation.keyed(n, 5, lap), range(n))) if shuffle else list(range(n))
+        for lap in range(6 * size * world // n + 1)
+    ]
     stream = list(chain.from_iterable(laps))
     for rank in range(world):
         own = stream[rank::world]

@@ -25,7 +25,11 @@ def stepped(clock: Timeline):
     for iteration in range(clock.max_iters):
         current.append(iteration)
         epoch_ends = clock.by_epoch and (iteration + 1) % clock.epoch_length == 0
-        if len(current) == clock.window or iteration + 1 == clock.max_iters or (clock.tail == "step" and epoch_ends):
+        if (
+            len(current) == clock.window
+            or iteration + 1 == clock.max_iters
+            or (clock.tail == "step" and epoch_ends)
+        ):
             windows.append(current)
             current = []
     return windows
@@ -52,7 +56,11 @@ def saved(clock: Timeline, points: SavePoints) -> list[tuple[int, int]]:
         length = clock.epoch_length if points.by_epoch else 1
         if done % length == 0:
             units = done // length
-            by_interval = points.interval > 0 and units >= points.save_begin and (units - points.save_begin) % points.interval == 0
+            by_interval = (
+                points.interval > 0
+                and units >= points.save_begin
+                and (units - points.save_begin) % points.interval == 0
+            )
             if by_interval or (points.save_last and done == clock.max_iters):
                 due = units
         if due is not None and done - 1 in last_of:
@@ -107,7 +115,13 @@ def test_events_of_a_run_are_those_before_a_stop_and_those_of_its_resume(clock, 
 
 def test_a_run_of_a_billion_steps_answers_at_once():
     clock = Timeline(
-        by_epoch=True, epoch_length=1, max_epochs=10**9, max_iters=10**9, window=10**6, validates=True, val_interval=7
+        by_epoch=True,
+        epoch_length=1,
+        max_epochs=10**9,
+        max_iters=10**9,
+        window=10**6,
+        validates=True,
+        val_interval=7,
     )
     points = SavePoints(interval=1, by_epoch=True)
     assert next_save(clock, points, 123) == (10**6, 10**6)
@@ -117,7 +131,9 @@ def test_a_run_of_a_billion_steps_answers_at_once():
 
 
 def test_an_unknown_length_is_unknown_everywhere():
-    clock = Timeline(by_epoch=True, epoch_length=None, max_epochs=3, max_iters=None, validates=True, window=2, tail="step")
+    clock = Timeline(
+        by_epoch=True, epoch_length=None, max_epochs=3, max_iters=None, validates=True, window=2, tail="step"
+    )
     assert clock.optimizer_steps is None
     assert clock.epoch_of(5) == 0
     assert list(validations(clock)) == [(1, None), (2, None), (3, None)]

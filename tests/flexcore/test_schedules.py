@@ -1,0 +1,218 @@
+"""Closed forms against torch's own schedulers, stepped, and against the recursion they replace."""
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import flexcore
+from flexcore import Facts
+from flexcore.converting import structure
+from flexcore.schedules import FORMS, Schedule, clashes, resolved, span, value
+from tests.flexcore.base import KNOWN, planned
+
+TOTAL = 40
+
+
+def made(*configs, total=TOTAL, epoch_length=1, by_epoch=False) -> tuple[Schedule, ...]:
+    from flexcore.config import Config  # the vocabulary is read the way a config is
+
+    config = structure({"param_scheduler": [dict(c) for c in configs]}, Config)
+    return tuple(
+        resolved(s, by_epoch=by_epoch, epoch_length=epoch_length, total_epochs=total, total=total)
+        for s in config.param_scheduler
+    )
+
+
+def of_torch(base, *factories):
+    """The LR in force at every step under torch's schedulers, stepped together (each is chainable)."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=base)
+    steppers = [factory(optimizer) for factory in factories]
+    values = []
+    for _ in range(TOTAL):
+        values.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        for stepper in steppers:
+            stepper.step()
+    return values
+
+
+T = torch.optim.lr_scheduler
+factor = st.floats(0.05, 1.0)
+twins = st.one_of(
+    st.builds(lambda f, n: ({"type": "ConstantLR", "factor": f, "end": n + 1},
+                            lambda o: T.ConstantLR(o, factor=f, total_iters=n)), factor, st.integers(1, 50)),
+    st.builds(lambda a, b, n: ({"type": "LinearLR", "start_factor": a, "end_factor": b, "end": n + 1},
+                               lambda o: T.LinearLR(o, a, b, n)), factor, factor, st.integers(1, 50)),
+    st.builds(lambda g: ({"type": "ExponentialLR", "gamma": g}, lambda o: T.ExponentialLR(o, g)), st.floats(0.7, 1)),
+    st.builds(lambda n, g: ({"type": "StepLR", "step_size": n, "gamma": g}, lambda o: T.StepLR(o, n, g)),
+              st.integers(1, 20), factor),
+    st.builds(lambda m, g: ({"type": "MultiStepLR", "milestones": m, "gamma": g}, lambda o: T.MultiStepLR(o, m, g)),
+              st.lists(st.integers(1, 45), max_size=4).map(sorted), factor),
+    st.builds(lambda n, p: ({"type": "PolyLR", "power": p, "end": n + 1}, lambda o: T.PolynomialLR(o, n, p)),
+              st.integers(TOTAL, 90), st.floats(0.5, 3)),
+    st.builds(lambda n: ({"type": "CosineAnnealingLR", "T_max": n, "end": TOTAL}, lambda o: T.CosineAnnealingLR(o, n)),
+              st.integers(TOTAL, 90)),
+)  # fmt: skip
+
+
+@settings(max_examples=60)
+@given(st.lists(twins, min_size=1, max_size=3), st.floats(1e-4, 10))
+def test_chains_follow_torch(chain, base):
+    ours = made(*(config for config, _ in chain))
+    theirs = of_torch(base, *(factory for _, factory in chain))
+    for step in range(TOTAL):
+        assert value(ours, base, step, 1) == pytest.approx(theirs[step], rel=1e-9)
+
+
+@given(st.integers(2, 90), st.floats(0, 0.5), st.floats(0.6, 10))
+def test_a_floored_cosine_follows_torch_even_past_its_turn(t_max, eta_min, base):
+    ours = made({"type": "CosineAnnealingLR", "T_max": t_max, "eta_min": eta_min, "end": TOTAL})
+    theirs = of_torch(base, lambda o: T.CosineAnnealingLR(o, t_max, eta_min))
+    for step in range(TOTAL):
+        assert value(ours, base, step, 1) == pytest.approx(theirs[step], rel=1e-9, abs=1e-12)
+
+
+@given(st.integers(2, 15), factor, st.floats(0.001, 0.1), st.floats(0.5, 2))
+def test_warmup_then_cosine_follows_torchs_sequence(warm, start, eta_min, base):
+    ours = made({"type": "LinearLR", "start_factor": start, "end": warm},
+                {"type": "CosineAnnealingLR", "begin": warm, "eta_min": eta_min})  # fmt: skip
+    for step in range(TOTAL):
+        if step < warm:
+            expected = base * (start + (1 - start) * step / (warm - 1))
+        else:
+            expected = (
+                eta_min + (base - eta_min) * (1 + math.cos(math.pi * (step - warm) / (TOTAL - warm))) / 2
+            )
+        assert value(ours, base, step, 1) == pytest.approx(expected, rel=1e-9)
+
+
+@given(st.sampled_from(["ConstantLR", "LinearLR", "ExponentialLR", "StepLR", "CosineAnnealingLR", "PolyLR"]),
+       st.integers(1, 6), st.integers(0, 3), st.integers(2, 9))  # fmt: skip
+def test_by_epoch_holds_within_an_epoch(kind, length, begin, epochs):
+    end = begin + epochs
+    (ours,) = made({"type": kind, "by_epoch": True, "begin": begin, "end": end}, epoch_length=length)
+    (steps,) = made({"type": kind, "by_epoch": False, "begin": begin, "end": end})
+    for iteration in range(length * (end + 2)):
+        assert value([ours], 1.0, iteration, length) == value([steps], 1.0, iteration // length, 1)
+
+
+@given(
+    st.sampled_from(["ConstantLR", "LinearLR", "StepLR", "CosineAnnealingLR"]),
+    st.integers(1, 6),
+    st.integers(2, 9),
+)
+def test_converted_to_iterations_spans_the_same_time(kind, length, epochs):
+    (ours,) = made(
+        {"type": kind, "by_epoch": True, "end": epochs, "convert_to_iter_based": True}, epoch_length=length
+    )
+    (steps,) = made(
+        {"type": kind, "end": epochs * length, **({"step_size": length} if kind == "StepLR" else {})}
+    )
+    for iteration in range(length * epochs + 3):
+        assert value([ours], 1.0, iteration, length) == pytest.approx(
+            value([steps], 1.0, iteration, 1), rel=1e-12
+        )
+
+
+def test_other_forms_convert_too():
+    (ours,) = made(
+        {"type": "ExponentialLR", "gamma": 0.25, "convert_to_iter_based": True, "by_epoch": True},
+        epoch_length=2,
+    )
+    assert [value([ours], 1.0, i, 2) for i in range(4)] == [1.0, 0.5, 0.25, 0.125]
+    (ours,) = made(
+        {"type": "MultiStepLR", "milestones": [1, 2], "convert_to_iter_based": True, "by_epoch": True},
+        epoch_length=3,
+    )
+    assert ours.milestones == (3, 6)
+    (ours,) = made(
+        {"type": "CosineAnnealingLR", "T_max": 5, "convert_to_iter_based": True, "by_epoch": True},
+        epoch_length=3,
+    )
+    assert ours.T_max == 15
+
+
+def test_a_ratio_of_the_base_is_the_floor():
+    (ours,) = made({"type": "CosineAnnealingLR", "eta_min_ratio": 0.1, "end": 11, "T_max": 10})
+    assert value([ours], 2.0, 10, 1) == pytest.approx(0.2)
+    (ours,) = made({"type": "PolyLR", "eta_min_ratio": 0.5, "end": 11})
+    assert value([ours], 2.0, 10, 1) == 1.0
+
+
+def test_the_span_is_held_and_nothing_moves_before_it():
+    ours = made({"type": "LinearLR", "start_factor": 0.5, "begin": 5, "end": 8, "end_factor": 0.25})
+    assert [value(ours, 1.0, i, 1) for i in (0, 4, 5, 6, 7, 8, 39)] == [1, 1, 0.5, 0.375, 0.25, 0.25, 0.25]
+
+
+def test_factors_beyond_floats_are_infinite_and_not_an_error():
+    ours = made({"type": "ExponentialLR", "gamma": 1e300})
+    assert value(ours, 1.0, 30, 1) == math.inf
+
+
+def test_maps_apply_in_the_order_they_begin_whatever_their_unit():
+    """A floored epoch schedule from iteration 20 and a halving at iteration 30."""
+    poly = {"type": "PolyLR", "by_epoch": True, "begin": 2, "end": 3, "eta_min": 0.5}
+    step = {"type": "ConstantLR", "by_epoch": False, "begin": 30, "end": 99, "factor": 0.5}
+    ours = made(step, poly, epoch_length=10)
+    assert value(ours, 1.0, 35, 10) == 0.5 * value(made(poly, epoch_length=10), 1.0, 35, 10)
+    assert [span(s, 10) for s in ours] == [(30, 99), (20, 30)]
+    assert clashes(ours, 10) == ()
+    assert clashes(ours, 11) == ((0, 1),)
+
+
+def test_an_open_end_is_infinite():
+    (ours,) = made({"type": "ConstantLR"})
+    from attrs import evolve
+
+    assert span(evolve(ours, end=None), 1) == (0, math.inf)
+    assert evolve(ours, end=None).last == 0
+
+
+@given(st.sampled_from(FORMS))
+def test_purely_multiplicative_forms_have_no_floor(form):
+    assert form().floor(1.0) == 0.0
+
+
+def test_every_scheduled_key_has_its_own_value():
+    plan = planned(KNOWN, optim_wrapper={"optimizer": {"type": "SGD", "lr": 0.1, "momentum": 0.8}}, param_scheduler=[
+        {"type": "ConstantMomentum", "factor": 0.5, "end": 9},
+        {"type": "ExponentialParamScheduler", "param_name": "weight_decay", "gamma": 0.5},
+        {"type": "StepParamScheduler", "param_name": "lr", "step_size": 1, "gamma": 0.5},
+    ])  # fmt: skip
+    assert flexcore.value_at(plan, "momentum", 1).value == 0.4
+    assert flexcore.value_at(plan, "lr", 26).value == 0.05
+    unknown = flexcore.value_at(plan, "weight_decay", 1)
+    assert (unknown.value, unknown.reason) == (
+        None,
+        "weight_decay is not in the config and the optimizer has not been built",
+    )
+
+
+def test_values_that_wait_for_facts_say_so():
+    plan = planned(param_scheduler={"type": "PolyLR"}, auto_scale_lr={"enable": True, "base_batch_size": 4},
+                   launcher="pytorch")  # fmt: skip
+    assert flexcore.value_at(plan).reason == "the LR's scale needs world_size and the batch size"
+    plan = planned(param_scheduler={"type": "PolyLR"})
+    assert flexcore.value_at(plan).reason == "a schedule ends with the run, whose length needs train_samples"
+    assert "lr           ? (needs train_samples)" in str(plan)
+
+
+@given(st.integers(1, 8), st.integers(1, 4), st.integers(1, 4), st.integers(1, 64))
+def test_lr_is_scaled_by_the_global_batch(micro, steps, world, reference):
+    plan = planned(
+        Facts(world_size=world), launcher="pytorch", auto_scale_lr={"enable": True, "base_batch_size": reference},
+        train_dataloader={"dataset": "pkg:D", "batch_size": micro},
+        optim_wrapper={"optimizer": {"type": "Adam"}, "accumulative_counts": steps},
+    )  # fmt: skip
+    assert plan.optimizer.groups[0].base("lr") == pytest.approx(1e-3 * micro * steps * world / reference)
+
+
+def test_curves_of_warmup_rise_and_decay_falls():
+    ours = made({"type": "LinearLR", "end": 10}, {"type": "PolyLR", "begin": 10})
+    values = [value(ours, 1.0, i, 1) for i in range(TOTAL)]
+    assert all(a < b for a, b in pairwise(values[:10]))
+    assert all(a > b for a, b in pairwise(values[10:]))
