@@ -70,7 +70,9 @@ def compared(segments: Sequence[Segment]) -> Comparison:
     found += _sequence("save", planned_saves, actual_saves, reached, done)
     found += _best_differences(last, kept)
     if done and last.timeline is not None and reached != last.timeline.max_iters:
-        found.append(Difference(what="end", at=reached, planned=str(last.timeline.max_iters), actual=str(reached)))
+        found.append(
+            Difference(what="end", at=reached, planned=str(last.timeline.max_iters), actual=str(reached))
+        )
     counts = (
         ("iterations", sum(len(part.steps) for part in kept)), ("validations", len(actual_checks)),
         ("saves", len(actual_saves)), ("starts", len(segments)),
@@ -79,7 +81,10 @@ def compared(segments: Sequence[Segment]) -> Comparison:
 
 
 def _until(events: Iterator[tuple[int, int | None]], reached: int) -> Iterator[tuple[int, int]]:
-    return ((e, at or 0) for e, at in takewhile(lambda event: event[1] is not None and event[1] <= reached, events))
+    return (
+        (e, at or 0)
+        for e, at in takewhile(lambda event: event[1] is not None and event[1] <= reached, events)
+    )
 
 
 def _kept(segment: Segment, later: Sequence[Segment]) -> Segment:
@@ -129,7 +134,11 @@ def planned_samples(plan: Plan, iteration: int, rank: int = 0) -> int | None:
 
 def _saved(kept: Sequence[Segment], segments: Sequence[Segment]) -> list[tuple[int, str]]:
     """(iteration, name) of regular saves. A checkpoint that was resumed was saved, told or not (a kill between)."""
-    found = [(e["iter"], e["name"]) for e in _events(kept, "save") if not e["best"] and not _is_extra(e["name"], kept[-1].plan)]
+    found = [
+        (e["iter"], e["name"])
+        for e in _events(kept, "save")
+        if not e["best"] and not _is_extra(e["name"], kept[-1].plan)
+    ]
     for segment in segments[1:]:
         start = segment.plan.start
         name = getattr(start, "path", "").rsplit("/", 1)[-1]
@@ -171,7 +180,11 @@ def _best_differences(plan: Plan, kept: Sequence[Segment]) -> Iterator[Differenc
     """Best checkpoints follow from the logged metrics: replay the comparison and expect exactly those saves."""
     if plan.saving is None:
         return
-    actual = {(e["iter"], e["name"].split("_epoch_")[0].split("_iter_")[0]) for e in _events(kept, "save") if e["best"]}
+    actual = {
+        (e["iter"], e["name"].split("_epoch_")[0].split("_iter_")[0])
+        for e in _events(kept, "save")
+        if e["best"]
+    }
     best: dict[str, float] = {}
     for check in _events(kept, "validate"):
         for entry in plan.saving.best:
@@ -182,8 +195,11 @@ def _best_differences(plan: Plan, kept: Sequence[Segment]) -> Iterator[Differenc
                 continue
             label = (check["iter"], "best_" + "".join(c if c.isalnum() or c in "-_.@" else "_" for c in key))
             if is_better(rule, score, best.get(key)) != (label in actual):
-                yield Difference(what=f"best {key}", at=check["iter"], planned=f"a save iff {score} is better", actual=str(label in actual))
+                yield Difference(
+                    what=f"best {key}",
+                    at=check["iter"],
+                    planned=f"a save iff {score} is better",
+                    actual=str(label in actual),
+                )
             if is_better(rule, score, best.get(key)):
                 best[key] = score
-
-

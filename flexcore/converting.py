@@ -43,7 +43,9 @@ def parse_partly(mapping: object) -> tuple[Config, list[Problem], frozenset[str]
             frozenset(f.name for f in attrs.fields(Config)),
         )
     problems: list[Problem] = []
-    clean: dict[str, Any] = plain(mapping, problems)
+    clean: dict[str, Any] | None = plain(mapping, problems)
+    if clean is None:
+        return Config(), problems, frozenset(f.name for f in attrs.fields(Config))
     spoilt = {p.path for p in problems}  # said already, as not plain
     try:
         if not problems:

@@ -9,16 +9,27 @@ from flexcore.rules import problem
 
 MAX_DEPTH = 64
 MAX_INT = 2**63
-MAX_VALUES = 1_000_000
+MAX_VALUES = 250_000
 
 
 def plain(value: Any, problems: list[Problem]) -> Any:
     """A copy of `value` as plain data; whatever is not plain is reported and replaced by None.
 
     Classes and functions become their "module:qualname"; subclasses of dict, list, str and numbers become
-    the plain kind.
+    the plain kind. What holds too many values is reported alone, and all of it is None.
     """
-    return _Walk(problems).value(value, ())
+    try:
+        return _Walk(problems).value(value, ())
+    except _TooMuch as error:
+        text = f"holds more than {MAX_VALUES:,} values, counted from the top of the config."
+        problems[:] = [problem("FK015", error.path[:2], text, "Keep data in files of its own.")]
+        return None
+
+
+class _TooMuch(Exception):  # noqa: N818
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.path = path
 
 
 class _Walk:
@@ -40,11 +51,7 @@ class _Walk:
     def container(self, value: Any, path: Path) -> Any:
         self.seen += len(value) + 1
         if self.seen > MAX_VALUES:
-            if self.seen - len(value) - 1 <= MAX_VALUES:
-                self.refuse(
-                    path, f"holds more than {MAX_VALUES:,} values in all.", "Keep data in files of its own."
-                )
-            return None
+            raise _TooMuch(path)
         if len(path) > MAX_DEPTH:
             return self.refuse(path, f"is nested deeper than {MAX_DEPTH} levels.", "Flatten the value.")
         if id(value) in self.open:

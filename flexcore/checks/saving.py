@@ -6,7 +6,16 @@ from collections.abc import Iterator
 
 from flexcore.config import Config, IterLoop
 from flexcore.facts import Facts
-from flexcore.hooks import DEFAULT_SLOTS, PRIORITIES, Checkpoint, Hook, Logger, UserHook, merged, valid_priority
+from flexcore.hooks import (
+    DEFAULT_SLOTS,
+    PRIORITIES,
+    Checkpoint,
+    Hook,
+    Logger,
+    UserHook,
+    merged,
+    valid_priority,
+)
 from flexcore.problems import Path, Problem, did_you_mean, shown
 from flexcore.rules import problem
 from flexcore.saving import as_tuple, best_rules
@@ -26,7 +35,9 @@ def hooks(config: Config, facts: Facts, __: frozenset[str]) -> Iterator[Problem]
     for slot in config.default_hooks:
         if slot.hook is None and slot.key not in DEFAULT_SLOTS:
             guess = did_you_mean(slot.key, DEFAULT_SLOTS).strip() or f"Known: {', '.join(DEFAULT_SLOTS)}."
-            yield problem("FK010", ("default_hooks", slot.key), "is None, and no default hook has that name.", guess)
+            yield problem(
+                "FK010", ("default_hooks", slot.key), "is None, and no default hook has that name.", guess
+            )
     yield from _doubled(config)
     yield from _own_priorities(facts)
     for path, hook in placed(config):

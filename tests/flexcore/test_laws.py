@@ -1,0 +1,396 @@
+"""What holds for every config and every fact."""
+
+import copy
+import enum
+import json
+import math
+import os
+import random
+import subprocess
+import sys
+from collections import OrderedDict
+from decimal import Decimal
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import attrs
+import pytest
+from attrs import evolve
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import flexcore
+from flexcore import ConfigError, Facts, Plan
+from flexcore.converting import dump, parse
+from tests.flexcore.base import DIGITS, KNOWN, base
+from tests.strategies import configs, full_facts
+from tests.strategies import facts as some_facts
+
+FACTS = evolve(KNOWN, train_samples=1437, val_samples=(360, 360))
+MEANT_ORDER = {
+    "default_hooks",
+    "val_dataloader",
+    "val_evaluator",
+}  # order is meaning where hooks or loaders are named
+
+
+def suited(config: dict[str, Any], facts: Facts) -> Facts:
+    """Facts are of this config: as many validation loaders as it has."""
+    given = config.get("val_dataloader")
+    several = given if isinstance(given, list) else given if given and "dataset" not in given else [given]
+    return evolve(facts, val_samples=(30,) * len(several)) if given else facts
+
+
+def made(config: dict[str, Any], facts: Facts) -> Plan | tuple[str, ...]:
+    try:
+        return flexcore.plan(config, facts)
+    except ConfigError as error:
+        return tuple(str(p) for p in error.problems)
+
+
+def reordered(value: Any, draw: random.Random, depth: int) -> Any:
+    if not isinstance(value, dict) or depth < 0:
+        return value
+    keys = list(value)
+    draw.shuffle(keys)
+    below = {"model": 0} if depth == 2 else {}
+    return {
+        key: value[key] if key in MEANT_ORDER else reordered(value[key], draw, below.get(key, depth - 1))
+        for key in keys
+    }
+
+
+@settings(max_examples=60)
+@given(configs, some_facts, st.randoms(use_true_random=False))
+def test_the_order_of_keys_means_nothing(config, facts, draw):
+    facts = suited(config, facts)
+    one, other = made(config, facts), made(reordered(config, draw, 2), facts)
+    if isinstance(one, tuple):
+        assert isinstance(other, tuple)
+        assert sorted(one) == sorted(other)
+    else:
+        assert (one.plan_digest, one.trajectory_digest) == (other.plan_digest, other.trajectory_digest)
+        assert one.notices == other.notices
+
+
+@settings(max_examples=60)
+@given(configs, some_facts)
+def test_planning_changes_nothing_it_is_given(config, facts):
+    facts = suited(config, facts)
+    before = copy.deepcopy(config)
+    first = made(config, facts)
+    assert config == before
+    assert list(config) == list(before)
+    assert made(config, facts) == first
+
+
+@settings(max_examples=80)
+@given(configs, some_facts)
+def test_a_config_survives_being_written(config, facts):
+    parsed = parse(config)
+    written = dump(parsed)
+    assert parse(written) == parsed
+    assert dump(parse(written)) == written
+    facts = suited(config, facts)
+    assert made(written, facts) == made(config, facts) == made(parsed, facts)
+
+
+@settings(max_examples=80)
+@given(configs, some_facts)
+def test_a_plan_survives_its_json(config, facts):
+    plan = made(config, suited(config, facts))
+    if isinstance(plan, Plan):
+        text = plan.to_json()
+        again = Plan.from_json(text)
+        assert again == plan
+        assert again.to_json() == text
+        assert (again.plan_digest, again.trajectory_digest) == (plan.plan_digest, plan.trajectory_digest)
+        assert str(again) == str(plan)
+
+
+@settings(max_examples=40)
+@given(configs, some_facts)
+def test_unknowns_are_listed_and_known_facts_leave_none(config, facts):
+    facts = suited(config, facts)
+    plan = made(config, facts)
+    if isinstance(plan, Plan):
+        listed = {u.field for u in plan.unresolved}
+        assert ("timeline.epoch_length" in listed) == (plan.timeline.epoch_length is None)
+        assert ("environment.seed" in listed) == (plan.environment.seed is None)
+        assert ("environment.world_size" in listed) == (plan.environment.world_size is None)
+
+
+def test_known_facts_leave_nothing_open():
+    assert flexcore.plan(base(custom_hooks=["pkg:Hook"]), full_facts).unresolved == ()
+
+
+def walked(value: Any, path: str = "plan"):
+    """Every value inside, with its place."""
+    yield path, value
+    if attrs.has(type(value)):
+        for field in attrs.fields(type(value)):
+            yield from walked(getattr(value, field.name), f"{path}.{field.name}")
+    elif isinstance(value, tuple):
+        for i, item in enumerate(value):
+            yield from walked(item, f"{path}[{i}]")
+
+
+@settings(max_examples=30)
+@given(configs, some_facts)
+def test_a_plan_is_frozen_all_the_way_down(config, facts):
+    plan = made(config, suited(config, facts))
+    for path, value in walked(plan):
+        kind = type(value)
+        scalar = kind in (type(None), bool, int, float, str)
+        assert scalar or kind is tuple or (attrs.has(kind) and kind.__setattr__ is not object.__setattr__), (
+            path
+        )
+        if attrs.has(kind) and attrs.fields(kind):
+            with pytest.raises(attrs.exceptions.FrozenInstanceError):
+                setattr(value, attrs.fields(kind)[0].name, None)
+
+
+PROGRAM = """
+import sys; sys.path.insert(0, sys.argv[1])
+from flexcore import plan, Facts
+from tests.flexcore.base import DIGITS
+from attrs import evolve
+config = dict(DIGITS, model={"type": "pkg:M", "names": {"a", "b", "c", "d", 1, 2.5, None}})
+made = plan(config, Facts(train_samples=1437, val_samples=(360, 360), world_size=1))
+import hashlib
+print(hashlib.sha256((made.to_json() + str(made)).encode()).hexdigest(), made.plan_digest, made.trajectory_digest)
+"""
+
+
+def test_the_hash_seed_means_nothing():
+    root = str(Path(__file__).parents[2])
+    told = {
+        subprocess.run(
+            [sys.executable, "-c", PROGRAM, root], env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True, text=True, check=True,
+        ).stdout
+        for seed in ("0", "1", "12345")
+    }  # fmt: skip
+    assert len(told) == 1
+
+
+# --- only ConfigError escapes --------------------------------------------------------------------
+
+
+class Colour(str, enum.Enum):
+    RED = "red"
+
+
+class Level(enum.IntEnum):
+    LOW = 3
+
+
+class Rude(int):
+    def __int__(self):
+        raise RuntimeError("called from a config")
+
+    __index__ = __str__ = __repr__ = __int__
+
+
+class Deaf(str):
+    __slots__ = ()
+
+    def __str__(self):
+        raise RuntimeError("called from a config")
+
+    __repr__ = __str__
+
+
+class Mute:
+    def __repr__(self):
+        raise RuntimeError("called from a config")
+
+
+def deep(kind: type, depth: int = 10_000) -> Any:
+    value: Any = 1
+    for _ in range(depth):
+        value = {"a": value} if kind is dict else [value]
+    return value
+
+
+def ring(kind: type) -> Any:
+    if kind is list:
+        values: Any = [1]
+        values += [values, values]
+        return values
+    mapping: dict[str, Any] = {"type": "pkg:A"}
+    mapping["a"] = mapping["b"] = mapping["dataset"] = mapping
+    return mapping
+
+
+def bomb() -> list[Any]:
+    """2 ** 40 values in forty lists."""
+    value: list[Any] = [1]
+    for _ in range(40):
+        value = [value, value]
+    return value
+
+
+NASTY: dict[str, Any] = {
+    "huge": 10**5000, "2**63": 2**63, "-2**63": -(2**63), "2**62": 2**62, "minus one": -1, "zero": 0, "one": 1,
+    "nan": math.nan, "inf": math.inf, "-inf": -math.inf, "1e308": 1e308, "tiny": 5e-324, "-0.0": -0.0,
+    "surrogate": "\ud800", "nul": "\0", "empty text": "", "blank": " ", "long": "x" * 10_000, "dots": "..", "braces": "{}{!r:{}}",
+    "newline": "a\nb", "dollar": "$float", "none": None, "true": True, "false": False,
+    "empty list": [], "empty dict": {}, "empty tuple": (), "list of none": [None], "list of lists": [[]],
+    "dict with int keys": {1: 2}, "dict with odd keys": {1.5: 2, (1, 2): 3, None: 4, True: 5, b"k": 6},
+    "surrogate key": {"\ud800": 1}, "huge key": {10**5000: 1}, "type none": {"type": None}, "type int": {"type": 3},
+    "type list": {"type": []}, "type empty": {"type": ""}, "type dots": {"type": "a..b"}, "mark": {"$tuple": [1]},
+    "mark float": {"$float": "x"}, "supplied mark": {"$supplied": True},
+    "bytes": b"bytes", "bytearray": bytearray(b"x"), "complex": 1j, "object": object(), "lambda": lambda: 1, "builtin": print,
+    "class": dict, "method": [].append, "module": math, "set": {1, 2}, "set of tuples": {(1, 2)}, "frozenset": frozenset({"a"}),
+    "set with huge": {10**5000}, "set with objects": {Mute()}, "range": range(3), "generator": iter([1]), "decimal": Decimal(1),
+    "path": Path("a/b"), "enum": Colour.RED, "int enum": Level.LOW, "rude int": Rude(3), "deaf text": Deaf("x"), "mute": Mute(),
+    "ordered": OrderedDict(type="pkg:A"), "proxy": MappingProxyType({"type": "pkg:A"}), "supplied": flexcore.Supplied(),
+    "fact": Facts(), "type object": type("Local", (), {}), "deep list": deep(list), "deep dict": deep(dict),
+    "ring of lists": ring(list), "ring of dicts": ring(dict), "not implemented": NotImplemented, "ellipsis": ...,
+}  # fmt: skip
+
+EVERY_KEY = {
+    **DIGITS, "test_dataloader": {"dataset": "pkg:D", "batch_size": 2}, "test_evaluator": ["pkg:M"], "test_cfg": {"fp16": False},
+    "strategy": {"type": "SingleDeviceStrategy"}, "launcher": "none", "load_from": "a", "resume": False, "compile": {"mode": "x"},
+    "env_cfg": {"cudnn_benchmark": False, "mp_cfg": {"mp_start_method": "fork"}, "dist_cfg": {"timeout": 5}, "resource_limit": 9},
+    "log_processor": {"window_size": 3, "num_digits": 2}, "log_level": "INFO", "visualizer": {"vis_backends": ["LocalVisBackend"]},
+    "global_batch_size": 128, "format_version": 1, "runner_type": "FlexibleRunner", "default_scope": "x",
+    "init_weights_for_test_or_val": True, "data_preprocessor": None,
+}  # fmt: skip
+
+
+def places(value: Any, path: tuple[Any, ...] = ()):
+    """Every place of a config, containers and leaves."""
+    items = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list | tuple)
+        else ()
+    )
+    for key, item in items:
+        yield (*path, key)
+        yield from places(item, (*path, key))
+
+
+def replaced(value: Any, path: tuple[Any, ...], new: Any) -> Any:
+    if not path:
+        return new
+    if isinstance(value, dict):
+        return {k: replaced(v, path[1:], new) if k == path[0] else v for k, v in value.items()}
+    return type(value)(replaced(v, path[1:], new) if i == path[0] else v for i, v in enumerate(value))
+
+
+def survive(config: Any, facts: Facts) -> None:
+    try:
+        plan = flexcore.plan(config, facts)
+    except ConfigError as error:
+        assert str(error)
+        json.dumps([(p.path, p.message, p.remedy) for p in error.problems])
+        return
+    text = str(plan)
+    assert text.endswith("\n")
+    if not plan.supplied:
+        assert Plan.from_json(plan.to_json()).plan_digest == plan.plan_digest
+    flexcore.value_at(plan)
+    next(flexcore.saves(plan), None)
+
+
+@pytest.mark.parametrize("name", NASTY)
+def test_only_config_errors_escape_wherever_the_value_stands(name):
+    facts = evolve(FACTS, test_samples=(5,))
+    for path in places(EVERY_KEY):
+        survive(replaced(EVERY_KEY, path, NASTY[name]), facts)
+    survive(NASTY[name], facts)
+    with pytest.raises(ConfigError):
+        flexcore.plan({**DIGITS, name: NASTY[name]}, facts)
+
+
+@pytest.mark.parametrize("name", NASTY)
+def test_only_config_errors_escape_whatever_the_key(name):
+    try:
+        config = {**base(), NASTY[name]: 1}
+        inner = base(model={"type": "pkg:M", NASTY[name]: 1})
+    except TypeError:
+        return  # Python itself refuses the key
+    survive(config, FACTS)
+    survive(inner, FACTS)
+
+
+def test_a_value_that_unfolds_without_end_is_refused_in_bounded_time():
+    (problem,) = flexcore.lint(base(model={"type": "pkg:M", "a": bomb()}), KNOWN)
+    assert (problem.code, problem.path[:2]) == ("FK015", ("model", "a"))
+    assert problem.message == "holds more than 250,000 values, counted from the top of the config."
+
+
+def test_the_plain_kind_of_a_subclass_is_what_is_planned():
+    plan = flexcore.plan(
+        base(
+            model={"type": "pkg:M", "a": Colour.RED, "b": Level.LOW, "c": Rude(3), "d": Deaf("x"), "e": dict}
+        )
+    )
+    kwargs = dict(plan.model.kwargs.entries)
+    assert kwargs == {"a": "red", "b": 3, "c": 3, "d": "x", "e": "builtins:dict"}
+    assert {type(value) for value in kwargs.values()} == {str, int}
+
+
+def test_kinds_and_odd_floats_survive_the_json():
+    value = {
+        "t": (1, [2, (3,)]),
+        "s": {1, "a"},
+        "i": {1: {2: ()}},
+        "n": math.nan,
+        "f": -math.inf,
+        "$": {"$tuple": 1},
+        "z": -0.0,
+    }
+    plan = flexcore.plan(base(model={"type": "pkg:M", **value}))
+    again = Plan.from_json(plan.to_json())
+    assert again == plan
+    back = dump(again.config)["model"]
+    assert repr(back) == repr({"type": "pkg:M", **value, "s": back["s"]})
+    assert back["s"] == {1, "a"}
+
+
+def test_names_that_look_like_marks_stay_names():
+    config = base(default_hooks={"$tuple": "pkg:Hook"}, val_cfg={}, val_evaluator={"$set": "pkg:M"} | {"$float": "pkg:N"},
+                  val_dataloader={"$entries": {"dataset": "pkg:D", "batch_size": 1}})  # fmt: skip
+    config["val_evaluator"] = {"$set": {"type": "pkg:M"}}
+    plan = flexcore.plan(config)
+    assert Plan.from_json(plan.to_json()) == plan
+
+
+BROKEN_JSON = {
+    "text": "no", "list": "[]", "empty": "{}", "other": '{"kind": "x"}', "deep": "[" * 100_000,
+    "version": '{"kind": "flexcore.plan", "format_version": 2}',
+    "bad float": '{"kind": "flexcore.plan", "format_version": 1, "mode": {"$float": "x"}}',
+    "bad float kind": '{"kind": "flexcore.plan", "format_version": 1, "mode": {"$float": []}}',
+    "bad set": '{"kind": "flexcore.plan", "format_version": 1, "mode": {"$set": [[1]]}}',
+    "bad entries": '{"kind": "flexcore.plan", "format_version": 1, "mode": {"$entries": [1]}}',
+    "bad tuple": '{"kind": "flexcore.plan", "format_version": 1, "mode": {"$tuple": 1}}',
+    "huge int": '{"kind": "flexcore.plan", "format_version": ' + "9" * 5000 + "}",
+    "nothing": '{"kind": "flexcore.plan", "format_version": 1}',
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BROKEN_JSON)
+def test_what_is_no_plan_is_a_config_error(name):
+    with pytest.raises(ConfigError):
+        Plan.from_json(BROKEN_JSON[name])
+
+
+@pytest.mark.parametrize("name", [name for name in NASTY if name not in ("deep list", "deep dict")])
+def test_an_altered_plan_is_a_config_error_or_a_plan(name):
+    plan = flexcore.plan(DIGITS, FACTS)
+    data = json.loads(plan.to_json())
+    try:
+        text = json.dumps(NASTY[name])
+    except (TypeError, ValueError):
+        return  # no JSON file can hold it
+    for path in list(places(data))[::3]:
+        try:
+            Plan.from_json(json.dumps(replaced(data, path, json.loads(text))))
+        except ConfigError as error:
+            assert str(error)
