@@ -89,7 +89,7 @@ def _separate(criterion: Callable[..., torch.Tensor]) -> Callable[[nn.Module, An
     def loss(model: nn.Module, batch: Any) -> tuple[torch.Tensor, Outputs]:
         inputs, target = batch
         value = criterion(model(inputs), target)
-        return value, {"loss": value}
+        return value, {"loss": value.detach()}
 
     return loss
 
@@ -105,7 +105,7 @@ def _mapping_loss(model: nn.Module, batch: Any) -> tuple[torch.Tensor, Outputs]:
     if found is None:
         text = f'{type(model).__name__}.forward returned {type(outputs).__name__} without "loss".'
         raise ConfigError([problem("FK012", ("loss",), text, "Add a loss component, or return a mapping with it.")])
-    return found, {"loss": found}
+    return found, {"loss": found.detach()}
 
 
 def _mapping_predict(model: nn.Module, batch: Any) -> Prediction:
@@ -128,4 +128,4 @@ def parse_losses(losses: Mapping[str, Any]) -> tuple[torch.Tensor, Outputs]:
         names = ", ".join(values) or "nothing"
         text = f'the model returned {names}; no name holds "loss".'
         raise ConfigError([problem("FK012", ("model",), text, 'Name a loss term, such as "loss".')])
-    return total, {**values, "loss": total}
+    return total, {name: value.detach() for name, value in {**values, "loss": total}.items()}

@@ -202,12 +202,14 @@ def to_device(batch: Any, device: torch.device) -> Any:
 def batch_size(batch: Any) -> int:
     """Samples in a batch: the length of its first tensor, or of its first list."""
     while True:
-        if isinstance(batch, torch.Tensor):
-            return batch.shape[0] if batch.dim() else 1
-        if isinstance(batch, Mapping):
-            batch = next(iter(batch.values()), ())
-        elif isinstance(batch, tuple | list) and batch and isinstance(batch[0], torch.Tensor | Mapping | tuple | list):
+        if type(batch) is torch.Tensor:
+            shape = batch.shape
+            return shape[0] if shape else 1
+        if type(batch) in (tuple, list) and batch and isinstance(batch[0], torch.Tensor | Mapping | tuple | list):
             batch = batch[0]
+        elif isinstance(batch, Mapping):
+            batch = next(iter(batch.values()), ())
+        elif isinstance(batch, torch.Tensor):
+            return len(batch) if batch.dim() else 1
         else:
             return len(batch) if hasattr(batch, "__len__") else 1
-

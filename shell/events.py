@@ -3,24 +3,26 @@
 import json
 import pathlib
 from collections.abc import Iterator
+from time import monotonic
 from typing import Any, Self
 
 FILE = "events.jsonl"
 FLUSH_AT = 1000
+_encode = json.JSONEncoder().encode
 
 
 class Recorder:
-    """Rank 0's record. `step` buffers; every other event writes the buffered steps first, then itself.
+    """Rank 0's record. The loop appends to its columns; every event writes those first, then itself.
 
-    Lines are flushed to the system as they are written, so a killed process loses at most the steps since the
-    last event, which a resume repeats.
+    Every event but a log line is handed to the system as it is written, before a checkpoint commits; so a killed
+    process loses only steps that a resume repeats.
     """
 
     def __init__(self, directory: pathlib.Path | None) -> None:
         self._file = None if directory is None else (directory / FILE).open("a", encoding="utf-8")
-        self._first: int | None = None
-        self._lr: list[float] = []
-        self._samples: list[int] = []
+        self._first, self._handed_over = 0, monotonic()
+        self.lr: list[float] = []
+        self.samples: list[int] = []
 
     def __enter__(self) -> Self:
         return self
@@ -30,48 +32,50 @@ class Recorder:
             self.flush()
             self._file.close()
 
-    def step(self, iteration: int, lr: float, samples: int) -> None:
-        """One finished training iteration (0-based), its LR of group 0 and this rank's samples."""
-        if self._first is None:
-            self._first = iteration
-        self._lr.append(lr)
-        self._samples.append(samples)
-        if len(self._lr) >= FLUSH_AT:
-            self.flush()
+    def begin(self, iteration: int) -> None:
+        """The next entry of the columns `lr` (group 0) and `samples` (this rank's) is this 0-based iteration."""
+        self.flush()
+        self._first = iteration
 
     def flush(self) -> None:
-        if self._first is not None:
-            self._write({"event": "steps", "first": self._first, "lr": packed(self._lr), "samples": packed(self._samples)})
-            self._first = None
-            self._lr.clear()
-            self._samples.clear()
+        """Write the columns gathered since the last time."""
+        if self.lr:
+            self._write({"event": "steps", "first": self._first, "lr": packed(self.lr), "samples": packed(self.samples)})
+            self._first += len(self.lr)
+            self.lr.clear()
+            self.samples.clear()
 
     def event(self, kind: str, **fields: Any) -> None:
+        """Record what happened, after the steps before it, and hand it all to the system."""
         self.flush()
         self._write({"event": kind, **fields})
+        if self._file is not None:
+            self._file.flush()
+
+    def log(self, **fields: Any) -> None:
+        """A log line's values; handed to the system once a second, for a system call costs more than the line."""
+        self.flush()
+        self._write({"event": "log", **fields})
+        now = monotonic()
+        if self._file is not None and now - self._handed_over > 1.0:
+            self._file.flush()
+            self._handed_over = now
 
     def _write(self, line: dict[str, Any]) -> None:
         if self._file is not None:
-            self._file.write(json.dumps(line) + "\n")
-            self._file.flush()
+            self._file.write(_encode(line) + "\n")
 
 
 def packed(values: list[Any]) -> list[Any]:
-    """Run lengths where they are shorter: [v, v, v] -> [[v, 3]]; otherwise the values themselves."""
-    runs: list[list[Any]] = []
-    for value in values:
-        if runs and runs[-1][0] == value:
-            runs[-1][1] += 1
-        else:
-            runs.append([value, 1])
-    return [len(values), *values] if len(runs) * 2 > len(values) else [0, *runs]
+    """[0, value, count] for one repeated value; otherwise [n, *values]."""
+    if values and values.count(values[0]) == len(values):
+        return [0, values[0], len(values)]
+    return [len(values), *values]
 
 
 def unpacked(column: list[Any]) -> list[Any]:
     """The values `packed` wrote."""
-    if column and column[0] == 0:
-        return [value for value, count in column[1:] for _ in range(count)]
-    return column[1:]
+    return [column[1]] * column[2] if column and column[0] == 0 else column[1:]
 
 
 def read(path: pathlib.Path) -> Iterator[dict[str, Any]]:

@@ -13,9 +13,12 @@
 from time import perf_counter
 from typing import Any
 
+import torch
+
 from flexcore.timeline import next_validation, validates_after, window_at
 from shell.data import batch_size, to_device
 from shell.evaluating import evaluate
+from shell.events import FLUSH_AT
 from shell.hooks.checkpoint import CheckpointHook
 from shell.run import Run
 from shell.stepping import stepper
@@ -30,21 +33,20 @@ class Stopper:
     def __init__(self, run: Run, signals: StopSignals, deadline: float | None) -> None:
         self.run, self.signals = run, signals
         self.agreement = StopAgreement(run.group, signals)
-        self.alone = run.world_size == 1
         self.deadline = FOREVER if deadline is None else deadline
-        self.reason: str | None = None
+        # A single process looks at its own flags at each step; ranks meet at the agreed steps only.
+        self.next_check = FOREVER if run.world_size == 1 else 0
 
     def asked(self, now: float) -> str | None:
-        """The reason all ranks stop for, from this step on; cheap where nothing was asked."""
+        """The reason all ranks stop for, from this step on."""
         if now >= self.deadline and self.run.wish is None:
             self.run.wish = "time_limit"
-        if self.alone:
-            if self.signals.reason is not None or self.run.wish is not None:
-                self.reason = self.agreement.agreed(self.run.completed, 0.0, self.run.wish)
-        elif self.run.completed >= self.agreement.next_check:
-            done = max(1, self.run.completed - self.run.started_at_iter)
-            self.reason = self.agreement.agreed(self.run.completed, self.run.step_seconds / done, self.run.wish)
-        return self.reason
+        if self.run.world_size == 1 and self.signals.reason is None and self.run.wish is None:
+            return None
+        done = max(1, self.run.completed - self.run.started_at_iter)
+        reason = self.agreement.agreed(self.run.completed, self.run.step_seconds / done, self.run.wish)
+        self.next_check = FOREVER if self.run.world_size == 1 else self.agreement.next_check
+        return reason
 
 
 def train(run: Run, stopper: Stopper) -> str:
@@ -102,67 +104,96 @@ class Iterations:
     def __init__(self, run: Run, stopper: Stopper) -> None:
         self.run, self.stopper = run, stopper
         self.step = stepper(run.called, run.contract, run.optim_wrapper)
-        self.keeps_outputs = run.plan.logging.interval is not None
 
     def run_until(self, end: int) -> str | None:
-        """Iterate to `end` completed, or to the window's end at which a stop is agreed; its reason."""
-        run, stages = self.run, self.run.stages
+        """Iterate to `end` completed, or to the window's end at which a stop is agreed; its reason.
+
+        An iteration without events costs one comparison besides the step, the LR and the record.
+        """
+        run, stages, stopper, signals = self.run, self.run.stages, self.stopper, self.stopper.signals
         clock, batching, wrapper = run.plan.timeline, run.plan.batching, run.optim_wrapper
         assert clock is not None and batching is not None
-        per, group, record = batching.per_iteration, wrapper.optimizer.param_groups[0], run.recorder.step
-        before, every, full = (stages.every.get("before_train_iter", ()), stages.every.get("after_train_iter", ()),
-                               stages.full.get("after_train_iter", ()))  # fmt: skip
-        moves, feed, recent, asked = run.device.type != "cpu", run.batches, run.recent, self.stopper.asked
+        before, every = stages.every.get("before_train_iter", ()), stages.every.get("after_train_iter", ())
+        full, recent = stages.full.get("after_train_iter", ()), run.recent.append
+        per, feed, step, moves = batching.per_iteration, run.batches, self.step, run.device.type != "cpu"
+        group, lrs, sizes = wrapper.optimizer.param_groups[0], run.recorder.lr.append, run.recorder.samples.append
         base = run.completed // clock.epoch_length * clock.epoch_length if clock.by_epoch and clock.epoch_length else 0
-        windowed, window_end = clock.window > 1, run.completed
-        check = next_validation(clock, run.completed) if not clock.by_epoch else None
-        due, reason, batch, outputs = min(stages.next_due(), check or FOREVER), None, None, {}
+        windowed, window_end, reason = clock.window > 1, run.completed, None
+        run.recorder.begin(run.completed)
+        due, now = self._next_due(run.completed), perf_counter()
         while run.completed < end:
             i = run.iter = run.completed
             if windowed and i >= window_end:
                 window_start, wrapper.divisor = window_at(clock, i)
                 window_end = window_start + wrapper.divisor
-            samples, started = 0, perf_counter()
-            waited = 0.0
-            for a in range(per):
-                asking = perf_counter()
-                batch = next(feed)
-                waited += perf_counter() - asking
-                if moves:
-                    batch = to_device(batch, run.device)
-                if a == 0:
-                    for method in before:
-                        method(run, batch_idx=i - base, data_batch=batch)
+            started = now
+            batch = next(feed)
+            fetched = perf_counter()
+            if moves:
+                batch = to_device(batch, run.device)
+            for method in before:
+                method(run, batch_idx=i - base, data_batch=batch)
+            if per == 1:
                 if windowed:
                     wrapper.closing = i == window_end - 1
-                elif per > 1:
-                    wrapper.divisor, wrapper.closing = per, a == per - 1
-                outputs = self.step(batch)
-                samples += batch_size(batch)
-                recent.append(_detached(outputs))
+                outputs, samples = step(batch), batch_size(batch)
+            else:
+                outputs, samples = self._several(batch, per)
+            recent(outputs)
+            lrs(group["lr"])
+            sizes(samples)
             run.completed = done = i + 1
-            record(i, group["lr"], samples)
-            now = perf_counter()
-            run.data_seconds += waited
-            run.step_seconds += now - started
             run.validated = False
-            wanted = run.wanted_checkpoint is not None
-            for method in full if done >= due or wanted else every:
-                method(run, batch_idx=i - base, data_batch=batch, outputs=outputs)
-            if done >= due or wanted:
-                reason = reason or asked(now)
-                closing = not windowed or done == window_end
-                if check == done and not (reason and closing):
-                    run.iter = done
-                    validate_if_due(run)
-                check = next_validation(clock, done) if not clock.by_epoch else None
-                due = min(stages.next_due(), check or FOREVER)
-            reason = reason or asked(now)
-            if reason and (not windowed or done == window_end):
+            now = perf_counter()
+            run.data_seconds += fetched - started
+            run.step_seconds += now - started
+            if done < due and run.wanted_checkpoint is None:
+                for method in every:
+                    method(run, batch_idx=i - base, data_batch=batch, outputs=outputs)
+            else:
+                for method in full:
+                    method(run, batch_idx=i - base, data_batch=batch, outputs=outputs)
+                due, now = self._after_event(done, reason, closing=not windowed or done == window_end), perf_counter()
+            if reason is None and (
+                signals.reason is not None or run.wish is not None or done >= stopper.next_check or now >= stopper.deadline
+            ):
+                reason = stopper.asked(now)
+            if reason is not None and (not windowed or done == window_end):
                 break
         run.iter = run.completed
         return reason
 
+    def _several(self, batch: Any, per: int) -> tuple[Any, int]:
+        """One iteration of the global clock: `per` micro-batches make one optimizer step; mean outputs."""
+        run, wrapper = self.run, self.run.optim_wrapper
+        wrapper.divisor, total, samples = per, {}, 0
+        for a in range(per):
+            if a:
+                batch = next(run.batches)
+                batch = to_device(batch, run.device) if run.device.type != "cpu" else batch
+            wrapper.closing = a == per - 1
+            outputs = self.step(batch)
+            samples += batch_size(batch)
+            total = {name: total.get(name, 0) + value / per for name, value in outputs.items() if _is_number(value)}
+        return total, samples
 
-def _detached(outputs: Any) -> dict[str, Any]:
-    return {name: value.detach() if hasattr(value, "detach") else value for name, value in outputs.items()}
+    def _next_due(self, done: int) -> float:
+        """The next iteration count at which something happens: a hook's due point, a validation, a flush."""
+        clock = self.run.plan.timeline
+        assert clock is not None
+        check = next_validation(clock, done) if not clock.by_epoch else None
+        return min(self.run.stages.next_due(), FOREVER if check is None else check, done + FLUSH_AT)
+
+    def _after_event(self, done: int, reason: str | None, *, closing: bool) -> float:
+        """What follows the hooks of an eventful iteration; the next due point."""
+        run, clock = self.run, self.run.plan.timeline
+        assert clock is not None
+        if not clock.by_epoch and not (reason is not None and closing):
+            run.iter = done
+            validate_if_due(run)
+        run.recorder.flush()
+        return self._next_due(done)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | torch.Tensor)

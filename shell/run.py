@@ -94,6 +94,7 @@ class Stages:
                     if not timed:
                         self.every[stage] = (*self.every.get(stage, ()), method)
         self.timed = [hook for hook, _, timed in hooks if timed]
+        self.contributors = [hook.log_values for hook in self.hooks if hasattr(hook, "log_values")]
 
     def call(self, stage: str, **arguments: Any) -> None:
         for method in self.full.get(stage, ()):

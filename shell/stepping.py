@@ -28,6 +28,7 @@ class OptimWrapper:
         self.autocast: Context = _autocast(planned.precision.dtype, device)
         self.divisor, self.closing = 1, True
         self.gradient_norm: torch.Tensor | None = None
+        self._backward, self._step = strategy.backward, strategy.step
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
@@ -52,8 +53,13 @@ class OptimWrapper:
             loss = loss / self.divisor
         if self.scaler is not None:
             loss = self.scaler.scale(loss)
-        self.strategy.backward(loss, closing=self.closing)
-        if self.closing:
+        closing = self.closing
+        self._backward(loss, closing=closing)
+        if not closing:
+            return
+        if self.scaler is None and self.clip is None:
+            self._step(self.optimizer)
+        else:
             self.step()
 
     def step(self) -> None:
@@ -96,26 +102,42 @@ def _autocast(dtype: str | None, device: torch.device) -> Context:
 
 
 def stepper(model: nn.Module, contract: Contract, wrapper: OptimWrapper) -> Callable[[Any], Outputs]:
-    """The function of one training micro-batch, with everything the plan leaves out left out."""
-    if contract.loss is None:
-        train_step: Callable[..., Outputs] = model.train_step  # type: ignore[assignment]
-        return lambda batch: train_step(batch, optim_wrapper=wrapper)
-    loss_of, update, autocast = contract.loss, wrapper.update_params, wrapper.autocast
-    plain = autocast is nullcontext
+    """The function of one training micro-batch, with everything the plan leaves out left out.
 
-    def open_step(batch: Any) -> Outputs:
-        if plain:
-            loss, outputs = loss_of(model, batch)
-        else:
-            with autocast():
-                loss, outputs = loss_of(model, batch)
+    The outputs it returns are detached.
+    """
+    if contract.loss is None:
+        return _self_stepping(model, wrapper)
+    loss_of, update, autocast = contract.loss, wrapper.update_params, wrapper.autocast
+    accumulating = wrapper.strategy.accumulating
+
+    def plain(batch: Any) -> Outputs:
+        loss, outputs = loss_of(model, batch)
         update(loss)
         return outputs
 
+    def cast(batch: Any) -> Outputs:
+        with autocast():
+            loss, outputs = loss_of(model, batch)
+        update(loss)
+        return outputs
+
+    closing = plain if autocast is nullcontext else cast
+
     def step(batch: Any) -> Outputs:
         if wrapper.closing:
-            return open_step(batch)
-        with wrapper.strategy.accumulating():
-            return open_step(batch)
+            return closing(batch)
+        with accumulating():
+            return closing(batch)
+
+    return step
+
+
+def _self_stepping(model: nn.Module, wrapper: OptimWrapper) -> Callable[[Any], Outputs]:
+    train_step: Callable[..., Outputs] = model.train_step  # type: ignore[assignment]
+
+    def step(batch: Any) -> Outputs:
+        outputs = train_step(batch, optim_wrapper=wrapper) or {}
+        return {name: value.detach() if isinstance(value, torch.Tensor) else value for name, value in outputs.items()}
 
     return step

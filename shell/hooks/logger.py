@@ -30,11 +30,10 @@ class LoggerHook:
             return
         self._plan_next(run, done)
         values = training_values(run)
-        for hook in run.stages.hooks:
-            if hasattr(hook, "log_values"):
-                values.update(hook.log_values(run))
+        for log_values in run.stages.contributors:
+            values.update(log_values(run))
         if run.rank == 0:
-            run.recorder.event("log", iter=done, epoch=run.epoch, values=values)
+            run.recorder.log(iter=done, epoch=run.epoch, values=values)
             self.console.train_line(run, done, values)
             for sink in self.sinks:
                 sink.scalars({f"train/{key}": value for key, value in values.items() if key != "eta"}, done)
@@ -49,13 +48,17 @@ class LoggerHook:
         if run.rank == 0:
             self.console.eval_line(run, mode, metrics)
             for sink in self.sinks:
-                sink.scalars({f"{mode}/{key}": value for key, value in metrics.items()}, run.iter)
+                sink.scalars({f"{mode}/{key}": value for key, value in metrics.items()}, run.completed)
+                sink.flush()
 
 
 def training_values(run: Run) -> dict[str, float]:
     """Means over the log window of what the model returned and what hooks logged; the only host sync here."""
-    names = dict.fromkeys(name for outputs in run.recent for name in outputs)
-    values = {name: mean([outputs[name] for outputs in run.recent if name in outputs]) for name in names}
+    columns: dict[str, list[Any]] = {}
+    for outputs in run.recent:
+        for name, value in outputs.items():
+            columns.setdefault(name, []).append(value)
+    values = {name: mean(column) for name, column in columns.items()}
     if run.optim_wrapper.gradient_norm is not None:
         values["grad_norm"] = float(run.optim_wrapper.gradient_norm)
     values.update({name: mean(list(kept)) for name, kept in run.custom.items()})
@@ -64,10 +67,10 @@ def training_values(run: Run) -> dict[str, float]:
 
 def mean(values: list[Any]) -> float | None:
     """The mean of numbers or one-element tensors, stacked so that the device is waited for once."""
-    tensors = [value for value in values if isinstance(value, torch.Tensor) and value.numel() == 1]
+    tensors = [value for value in values if isinstance(value, torch.Tensor)]
+    if len(tensors) == len(values):
+        flat = torch.stack(tensors)
+        return float(flat.float().mean()) if flat.numel() == len(values) else None
     numbers = [float(value) for value in values if isinstance(value, int | float)]
-    if tensors:
-        numbers.append(0.0)
-        numbers[-1] = float(torch.stack([t.detach().float().reshape(()) for t in tensors]).mean()) * len(tensors)
-    count = len(tensors) + len(numbers) - bool(tensors)
-    return sum(numbers) / count if count else None
+    numbers += [float(tensor) for tensor in tensors if tensor.numel() == 1]
+    return sum(numbers) / len(numbers) if numbers else None

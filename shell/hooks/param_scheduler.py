@@ -9,22 +9,26 @@ from shell.run import Run
 
 class ParamSchedulerHook:
     def __init__(self, plan: Plan) -> None:
-        self.by_param: dict[str, tuple[Any, ...]] = {}
+        by_param: dict[str, tuple[Any, ...]] = {}
         for schedule in plan.schedules or ():
-            self.by_param[schedule.param] = (*self.by_param.get(schedule.param, ()), schedule)
-        self.groups = plan.optimizer.groups if plan.optimizer is not None else ()
+            by_param[schedule.param] = (*by_param.get(schedule.param, ()), schedule)
+        groups = plan.optimizer.groups if plan.optimizer is not None else ()
+        self.moves = [
+            (index, param, schedules, base)
+            for param, schedules in by_param.items()
+            for index, group in enumerate(groups)
+            if (base := group.base(param)) is not None
+        ]
         self.epoch_length = plan.timeline.epoch_length if plan.timeline is not None else None
 
-    @property
-    def idle(self) -> bool:
-        return not self.by_param
-
     def before_train_iter(self, run: Run, **_: Any) -> None:
-        for param, schedules in self.by_param.items():
-            for group, planned in zip(run.optim_wrapper.optimizer.param_groups, self.groups, strict=True):
-                base = planned.base(param)
-                if base is not None:
-                    set_value(group, param, value(schedules, base, run.iter, self.epoch_length))
+        groups, iteration = run.optim_wrapper.optimizer.param_groups, run.iter
+        for index, param, schedules, base in self.moves:
+            group, new = groups[index], value(schedules, base, iteration, self.epoch_length)
+            if param in group:
+                group[param] = new
+            else:
+                set_value(group, param, new)
 
 
 def set_value(group: dict[str, Any], param: str, new: float) -> None:

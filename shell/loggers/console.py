@@ -65,13 +65,15 @@ class Console:
             handler.close()
 
     def train_line(self, run: Run, done: int, values: Mapping[str, float]) -> None:
-        digits = self.plan.logging.digits
-        shown = "  ".join(_value(name, value, digits) for name, value in values.items() if name != "eta")
         epoch = f"epoch {run.epoch + 1}/{run.max_epochs}  " if self.plan.timeline and self.plan.timeline.by_epoch else ""
-        eta = f"  eta {_clock(values['eta'])}" if "eta" in values else ""
-        self.logger.info("%siter %d/%d  %s%s", epoch, done, run.max_iters, shown, eta)
         if self._progress is not None:
             self._progress.update(self._task, completed=done, description=f"{epoch}loss {values.get('loss', float('nan')):.4f}")
+        if not self.logger.isEnabledFor(logging.INFO):
+            return
+        digits = self.plan.logging.digits
+        shown = "  ".join(_value(name, value, digits) for name, value in values.items() if name != "eta")
+        eta = f"  eta {_clock(values['eta'])}" if "eta" in values else ""
+        self.logger.info("%siter %d/%d  %s%s", epoch, done, run.max_iters, shown, eta)
 
     def eval_line(self, run: Run, mode: str, metrics: Mapping[str, float]) -> None:
         digits = self.plan.logging.digits
