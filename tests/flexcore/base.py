@@ -59,7 +59,7 @@ DIGITS = {
     },
     "auto_scale_lr": {"enable": True, "base_batch_size": 64},
     "param_scheduler": [
-        {"type": "LinearLR", "start_factor": 0.1, "by_epoch": False, "end": 20},
+        {"type": "LinearLR", "start_factor": 0.1, "by_epoch": False, "end": 10},
         {"type": "CosineAnnealingLR", "by_epoch": True, "begin": 1, "convert_to_iter_based": True, "eta_min": 1e-4},
     ],
     "train_cfg": {"by_epoch": True, "max_epochs": 5, "val_interval": 2, "max_time": 600},
