@@ -1,0 +1,45 @@
+# Two commands do everything: `make demo` and `make test`. Both make .venv first.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+JOBS ?= 2
+
+.PHONY: demo test lint types core bench clean
+
+# Digits on two DDP ranks: the plan, the run, and the comparison of the two. Interrupt it and run it again.
+demo: $(INSTALLED)
+	$(BIN)/flexcore plan examples/digits.py --probe --world-size 2
+	$(BIN)/flexcore run examples/digits.py --nproc 2 --quiet
+	$(BIN)/flexcore report work_dirs/digits
+
+test: lint types
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check flexcore shell tests benchmarks examples
+	$(BIN)/ruff format --check flexcore shell tests benchmarks
+
+types: $(INSTALLED)
+	$(BIN)/mypy -p flexcore
+
+# The core alone, with its branch coverage.
+core: $(INSTALLED)
+	$(BIN)/coverage run --branch --source=flexcore -m pytest tests/flexcore
+	$(BIN)/coverage report --show-missing --skip-covered
+
+bench: $(INSTALLED)
+	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/planning.py
+
+# Debian and Ubuntu split venv out of python3; as root it is fetched, otherwise the way is named.
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "flexcore needs Python 3.11 or newer: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -m venv .venv 2>/dev/null || { rm -rf .venv; \
+	  { apt-get update -qq && apt-get install -y -qq python3-venv; } >/dev/null 2>&1; $(PYTHON) -m venv .venv; } || \
+	  { echo "Python's venv module is missing: apt-get install python3-venv"; exit 1; }
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf .venv work_dirs build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
