@@ -95,6 +95,15 @@ def freeze(value: Any) -> Frozen:
     return NAN if isinstance(value, float) and math.isnan(value) else value
 
 
+def holds_supplied(value: Any) -> bool:
+    """Whether plain data has a Supplied() anywhere inside."""
+    if isinstance(value, dict):
+        return any(holds_supplied(item) for item in value.values())
+    if isinstance(value, list | tuple):
+        return any(holds_supplied(item) for item in value)
+    return isinstance(value, Supplied)
+
+
 def thaw(value: Frozen) -> Any:
     """The plain data a frozen value came from: fresh dicts, lists and sets every time."""
     match value:

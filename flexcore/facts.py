@@ -39,7 +39,7 @@ class ParameterFact:
 
 @frozen(kw_only=True)
 class GroupFact:
-    """Hyper-parameters a freshly built optimizer group really has, e.g. (("lr", 0.001), ("momentum", 0.9))."""
+    """Every number a freshly built optimizer group has, before LR scaling: (("lr", 0.001), ("momentum", 0.9))."""
 
     values: tuple[tuple[str, float], ...]
 

@@ -32,14 +32,12 @@ def optimizer(config: Config, batching: Batching | None, facts: Facts) -> Optimi
 def _group(
     optimizer: Component | Supplied, params: tuple[str, ...], fact: GroupFact | None, scale: float | None
 ) -> Group:
-    """The base value of each scheduled key; a built optimizer's own values win over the config's."""
-    if fact is not None:
-        built = dict(fact.values)
-        return Group(values=tuple((param, built.get(param)) for param in params))
-    asked = _asked(optimizer, params)
-    if asked["lr"] is not None and scale is not None:
-        asked["lr"] *= scale
-    return Group(values=tuple(asked.items()))
+    """The base value of each scheduled key, the LR scaled; a built optimizer's values win over the config's."""
+    built = dict(fact.values) if fact is not None else None
+    values = _asked(optimizer, params) if built is None else {param: built.get(param) for param in params}
+    lr = values["lr"]
+    values["lr"] = lr if lr is None or scale is None else lr * scale
+    return Group(values=tuple(values.items()))
 
 
 def _asked(optimizer: Component | Supplied, params: tuple[str, ...]) -> dict[str, float | None]:

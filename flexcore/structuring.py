@@ -10,7 +10,7 @@ from cattrs.errors import ClassValidationError
 from cattrs.gen import make_dict_structure_fn, override
 
 from flexcore import unions
-from flexcore.components import Component, Data, Supplied, freeze
+from flexcore.components import Component, Data, Supplied
 from flexcore.config import NamedLoader, NamedMetric
 from flexcore.hooks import Hook, HookSlot
 from flexcore.problems import did_you_mean, shown
@@ -195,8 +195,7 @@ def _literal(value: Any, cls: Any) -> Any:
 def _data(value: Any, _: Any) -> Data:
     if not isinstance(value, dict):
         raise Misfit("FK011", f"must be a mapping, got {shown(value)}.", "Write dict(...).")
-    frozen_value: Data = freeze(value)
-    return frozen_value
+    return unions.data(value, Misfit)
 
 
 def _supplied(value: Any) -> Supplied:

@@ -6,7 +6,7 @@ from typing import Any, get_args
 from attrs import field, frozen
 
 from flexcore import config, hooks, schedules, strategies
-from flexcore.components import Component, freeze, is_import_path, last_segment
+from flexcore.components import Component, Data, freeze, holds_supplied, is_import_path, last_segment
 from flexcore.config import IterLoop
 from flexcore.hooks import UserHook
 from flexcore.problems import did_you_mean, shown
@@ -94,7 +94,17 @@ def component(value: Any, error: Error) -> Component:
     bad = next((key for key in kwargs if not isinstance(key, str)), None)
     if bad is not None:
         raise error("FK011", f"has the key {bad}; argument names are text.", "Rename the key.")
-    return Component(type=value["type"], kwargs=freeze(kwargs))
+    return Component(type=value["type"], kwargs=data(kwargs, error))
+
+
+def data(value: dict[Any, Any], error: Error) -> Data:
+    """Plain data as it is handed to its owner; nothing inside it can be supplied later."""
+    for key, item in value.items():
+        if holds_supplied(item):
+            text = "holds flexcore.Supplied(), which only fills a slot of its own."
+            raise error("FK016", text, "Supply the model, loader, dataset, optimizer, metric or loss itself.", key)
+    frozen_value: Data = freeze(value)
+    return frozen_value
 
 
 def _user_hook(value: dict[str, Any], error: Error) -> UserHook:

@@ -13,7 +13,7 @@ GOLDEN = Path(__file__).parent / "golden"
 FACTS = Facts(
     environment=(("RANK", "0"), ("WORLD_SIZE", "2")), world_size=2, local_world_size=2, device_type="cpu",
     train_samples=1437, val_samples=(360, 360), entropy=12345, started_at="20260102_030405", config_stem="digits",
-    parameter_groups=(GroupFact(values=(("lr", 0.4), ("momentum", 0.9))),), checkpoints=(),
+    parameter_groups=(GroupFact(values=(("lr", 0.1), ("momentum", 0.9))),), checkpoints=(),
     hooks=(HookFact(place=0, stages=("before_run", "after_train_iter"), priority="VERY_LOW"),),
 )  # fmt: skip
 
