@@ -1,0 +1,45 @@
+"""One request on several world sizes, side by side: what stays and what moves. Text from values."""
+
+from collections.abc import Iterable
+
+from flexcore.problems import ConfigError
+from flexcore.questions import value_at, with_world_size
+from flexcore.run_plan import Plan
+
+ROWS = ("micro batch", "accumulation", "global batch", "lr at start", "lr at the end", "iterations", "optimizer steps",
+        "samples", "dropped per epoch", "repeated per epoch")  # fmt: skip
+
+
+def side_by_side(plan: Plan, world_sizes: Iterable[int]) -> str:
+    """A column per world size; one that has no plan shows why below."""
+    header, columns, notes = ["world size"], [], []
+    for world_size in world_sizes:
+        header.append(f"{world_size:,}")
+        try:
+            columns.append(_column(with_world_size(plan, world_size)))
+        except ConfigError as error:
+            columns.append(["-"] * len(ROWS))
+            notes += [f"{world_size:,} ranks: {problem}" for problem in error.problems]
+    table = [header, *([name, *(column[i] for column in columns)] for i, name in enumerate(ROWS))]
+    widths = [max(len(row[c]) for row in table) for c in range(len(header))]
+    lines = ["  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))]) for row in table]
+    return "\n".join([*lines, *notes])
+
+
+def _column(plan: Plan) -> list[str]:
+    batch, clock = plan.batching, plan.timeline
+    if batch is None or clock is None:
+        return ["-"] * len(ROWS)
+    total = clock.max_iters
+    samples = None if total is None or batch.global_batch_size is None else total * _per_iteration(plan)
+    last = None if not total else value_at(plan, iteration=total - 1).value
+    values = (batch.micro_batch_size, batch.gradient_accumulation_steps, batch.global_batch_size,
+              value_at(plan).value, last, total, clock.optimizer_steps, samples, batch.dropped, batch.repeated)  # fmt: skip
+    return ["?" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.4g}" for value in values]
+
+
+def _per_iteration(plan: Plan) -> int:
+    """Samples all ranks read in a full iteration."""
+    assert plan.batching is not None
+    batch = plan.batching
+    return (batch.micro_batch_size or 0) * batch.per_iteration * (batch.data_parallel_size or 1)
