@@ -3,7 +3,7 @@
 import argparse
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from attrs import evolve
@@ -14,6 +14,18 @@ from flexcore.problems import ConfigError, Problem, located
 from shell import files
 
 MODES = ("run", "val", "test")
+
+# What settles an unknown of a plan, by the fact it waits for; the facts left out are there once a run starts.
+FLAG_OF_FACT: Mapping[str, str] = {
+    "world_size": "--world-size N",
+    "device_type": "--device cpu",
+    "train_samples": "--train-samples N",
+    "val_samples": "--val-samples N",
+    "test_samples": "--test-samples N",
+    "train_batches": "--probe",
+    "train_batch_size": "--probe",
+    "hooks": "--probe",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -27,19 +39,36 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     sys.exit(COMMANDS[arguments.command](arguments))
 
 
+class _Version(argparse.Action):
+    """Looks the version up when it is asked for, since importlib.metadata takes as long to load as a plan."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            say(f"flexcore {version('flexcore')}")
+        except PackageNotFoundError:
+            say("flexcore (run from its source, not installed)")
+        parser.exit()
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="flexcore", description="Plan a PyTorch training run, then do exactly that.")
+    text = "Plan a PyTorch training run, then do exactly that."
+    parser = argparse.ArgumentParser(prog="flexcore", description=text)
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in (("run", "train as planned"), ("val", "validate"), ("test", "test")):
         one = _with_config(commands, name, text)
-        one.add_argument("--nproc", type=_positive, metavar="N", help="start N ranks on this host through torchrun's agent")
+        ranks = "start N ranks on this host through torchrun's agent"
+        one.add_argument("--nproc", type=_positive, metavar="N", help=ranks)
         one.add_argument("--smoke", action="store_true", help="one batch of everything, then done")
         one.add_argument("--quiet", action="store_true", help="do not print the plan first")
     plan = _with_config(commands, "plan", "print what a run would do; no torch needed")
     _add_facts(plan)
     plan.add_argument("--mode", choices=("train", "val", "test"), default="train")
     plan.add_argument("--format", choices=("text", "json"), default="text")
-    plan.add_argument("--probe", action="store_true", help="build model and data, so that nothing stays unknown")
+    everything = "build model and data, so that nothing stays unknown"
+    plan.add_argument("--probe", action="store_true", help=everything)
     plan.add_argument("-o", dest="output", metavar="FILE", help="write the plan as JSON")
     lint = commands.add_parser("lint", help="report every problem of a config; no torch needed")
     lint.add_argument("configs", nargs="+", metavar="CONFIG")
@@ -59,7 +88,11 @@ def _with_config(commands: Any, name: str, text: str) -> argparse.ArgumentParser
 def _add_facts(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--world-size", type=_positive, metavar="N", help="plan for N ranks")
     parser.add_argument("--train-samples", type=_positive, metavar="N", help="length of the training dataset")
-    parser.add_argument("--val-samples", type=_positive, metavar="N", action="append", help="length of a validation dataset, once each")
+    for mode, what in (("val", "validation"), ("test", "test")):
+        once_each = f"length of a {what} dataset, once each"
+        parser.add_argument(
+            f"--{mode}-samples", type=_positive, metavar="N", action="append", help=once_each
+        )
     parser.add_argument("--device", choices=("cpu", "cuda"))
 
 
@@ -74,17 +107,23 @@ def given_facts(arguments: argparse.Namespace, path: str) -> Facts:
     world = arguments.world_size
     launched = () if world in (None, 1) else (("RANK", "0"), ("WORLD_SIZE", str(world)))
     return Facts(
-        environment=launched if world is not None else None, world_size=world, train_samples=arguments.train_samples,
-        val_samples=tuple(arguments.val_samples) if arguments.val_samples else None, device_type=arguments.device,
+        environment=launched if world is not None else None,
+        world_size=world,
+        train_samples=arguments.train_samples,
+        val_samples=tuple(arguments.val_samples) if arguments.val_samples else None,
+        test_samples=tuple(arguments.test_samples) if arguments.test_samples else None,
+        device_type=arguments.device,
         config_stem=pathlib.Path(path).stem,
-    )  # fmt: skip
+    )
 
 
 def with_places(error: ConfigError, source: files.Source | None) -> ConfigError:
-    """The same problems, each with the file and line its value came from."""
+    """The same problems in the order of the config's keys, each with the file and line its value came from."""
     if source is None:
         return error
-    return ConfigError([p if p.where else located(p, source.where(p.path)) for p in error.problems])
+    keys = {key: place for place, key in enumerate(source.data)}
+    ordered = sorted(error.problems, key=lambda p: keys.get(p.path[0], len(keys)) if p.path else -1)
+    return ConfigError([p if p.where else located(p, source.where(p.path)) for p in ordered])
 
 
 def complain(problems: Sequence[Problem], name: str) -> None:
@@ -96,8 +135,8 @@ def complain(problems: Sequence[Problem], name: str) -> None:
 def say(*lines: str, file: Any = None) -> None:
     """Print, whatever the text holds and the terminal's encoding is."""
     stream = file or sys.stdout
+    encoding = getattr(stream, "encoding", None) or "utf-8"
     for line in lines:
-        encoding = getattr(stream, "encoding", None) or "utf-8"
         print(line.encode(encoding, "backslashreplace").decode(encoding), file=stream)
 
 
@@ -109,10 +148,33 @@ def _plan(arguments: argparse.Namespace) -> int:
     except ConfigError as error:
         complain(with_places(error, source).problems, arguments.config)
         return 2
-    if arguments.output:
-        pathlib.Path(arguments.output).write_text(made.to_json(indent=1), encoding="utf-8")
-    say(made.to_json(indent=1) if arguments.format == "json" else str(made).rstrip("\n"))
+    if not _written(made, arguments.output):
+        return 2
+    if arguments.format == "json":
+        say(made.to_json(indent=1))
+    else:
+        say(str(made).rstrip("\n"), *_hint(made))
     return 0
+
+
+def _written(plan: "flexcore.Plan", output: str | None) -> bool:
+    try:
+        if output is not None:
+            pathlib.Path(output).write_text(plan.to_json(indent=1), encoding="utf-8")
+    except OSError as error:
+        say(f"flexcore: -o {output}: cannot be written: {error.strerror or error}.", file=sys.stderr)
+        return False
+    return True
+
+
+def _hint(plan: "flexcore.Plan") -> list[str]:
+    """A last row naming the flags that settle what is unknown; none if only a run can tell."""
+    waiting = [FLAG_OF_FACT[u.fact] for u in plan.unresolved if u.fact in FLAG_OF_FACT]
+    flags = [flag for flag in dict.fromkeys(waiting) if flag != "--probe"]
+    if not waiting:
+        return []
+    told = f"{' '.join(flags)}, or --probe to build model and data" if flags else "--probe builds model and data"
+    return [f"{'to settle':<12} {told}"]
 
 
 def _dry(arguments: argparse.Namespace, source: files.Source) -> "flexcore.Plan":
@@ -122,7 +184,8 @@ def _dry(arguments: argparse.Namespace, source: files.Source) -> "flexcore.Plan"
     facts = probe.environment(given_facts(arguments, arguments.config))
     facts = evolve(facts, entropy=None, started_at=None)
     first = flexcore.plan(source.data, facts, mode=arguments.mode)
-    return flexcore.plan(first.config, probe.checkpoints(facts, first.config, first.names.work_dir), mode=arguments.mode)
+    facts = probe.checkpoints(facts, first.config, first.names.work_dir)
+    return flexcore.plan(first.config, facts, mode=arguments.mode)
 
 
 def _probed(arguments: argparse.Namespace, source: files.Source) -> "flexcore.Plan":
@@ -132,6 +195,7 @@ def _probed(arguments: argparse.Namespace, source: files.Source) -> "flexcore.Pl
 
 
 def _lint(arguments: argparse.Namespace) -> int:
+    """0 clean, 1 findings, 2 a file that cannot be read at all."""
     from shell import probe
 
     worst = 0
@@ -139,22 +203,26 @@ def _lint(arguments: argparse.Namespace) -> int:
         source = None
         try:
             source = files.read(path)
-            found: Sequence[Problem] = flexcore.lint(source.data, probe.environment(given_facts(arguments, path)))
+            facts = probe.environment(given_facts(arguments, path))
+            found: Sequence[Problem] = flexcore.lint(source.data, facts)
         except ConfigError as error:
             found = error.problems
         shown = [p for p in with_places(ConfigError(found), source).problems if p.severity != "info"]
-        if shown:
-            say(*(f"{path}: {p.severity}: {p}" for p in shown))
-        worst = max(worst, int(bool(shown)))
+        say(*(f"{path}: {p.severity}: {p}" for p in shown))
+        worst = max(worst, _severity_of(shown))
     return worst
+
+
+def _severity_of(shown: Sequence[Problem]) -> int:
+    return 2 if any(p.code == "FK001" for p in shown) else int(bool(shown))
 
 
 def _report(arguments: argparse.Namespace) -> int:
     from shell.report import report
 
-    text, different = report(pathlib.Path(arguments.work_dir))
-    say(text)
-    return different
+    text, code = report(pathlib.Path(arguments.work_dir))
+    say(text, file=sys.stderr if code == 2 else sys.stdout)
+    return code
 
 
 COMMANDS = {"plan": _plan, "lint": _lint, "report": _report}

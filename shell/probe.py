@@ -1,37 +1,42 @@
 """Gathers Facts: what the environment, the work_dir and (second round) the built objects show. Decides nothing."""
 
-import datetime
-import importlib.metadata
+import errno
 import os
 import pathlib
-import secrets
-import shutil
 import sys
+import time
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
 
 from flexcore import launchers
 from flexcore.config import Config
 from flexcore.facts import CheckpointFact, Facts
-from shell import manifests
+from flexcore.problems import ConfigError
+from flexcore.rules import problem
+
+if TYPE_CHECKING:  # loaded where there are checkpoints to look at
+    from shell.manifests import Manifest
 
 VERSIONS = ("torch", "numpy", "flexcore", "safetensors")
+FIXED = (
+    "world_size", "device_type", "train_samples", "train_batches", "train_batch_size", "val_samples", "test_samples",
+)  # fmt: skip
 
 
 def environment(given: Facts = Facts(), environ: Mapping[str, str] = os.environ) -> Facts:  # noqa: B008
     """`given` with every unknown the process environment can tell filled in. No torch."""
     seen = tuple(sorted((name, environ[name]) for name in launchers.VARIABLES if name in environ))
-    now = datetime.datetime.now().strftime("%Y%m%d_%H%M%S")
     launcher = launchers.infer(dict(seen))
     local = environ.get("LOCAL_WORLD_SIZE", "")
     found: dict[str, Any] = {
-        "environment": seen, "entropy": secrets.randbits(64), "started_at": now,
+        "environment": seen,
+        "entropy": int.from_bytes(os.urandom(8)),
+        "started_at": time.strftime("%Y%m%d_%H%M%S"),
         "world_size": launchers.world_size(launcher, dict(seen)) if launcher != "none" else 1,
-        "local_world_size": int(local) if local.isdigit() else None,
-        "versions": _versions(),
-    }  # fmt: skip
+        "local_world_size": int(local) if local.isascii() and local.isdigit() and len(local) < 10 else None,
+    }
     return _filled(given, found)
 
 
@@ -40,6 +45,8 @@ def _filled(given: Facts, found: Mapping[str, Any]) -> Facts:
 
 
 def _versions() -> tuple[tuple[str, str], ...]:
+    import importlib.metadata
+
     rows = [("python", sys.version.split()[0])]
     for name in VERSIONS:
         try:
@@ -50,48 +57,88 @@ def _versions() -> tuple[tuple[str, str], ...]:
 
 
 def device(given: Facts) -> Facts:
-    """The device facts. Imports torch."""
+    """The device facts, and the versions of what will run on it. Imports torch."""
     import torch
 
     kind = given.device_type or ("cuda" if torch.cuda.is_available() else "cpu")
-    found: dict[str, Any] = {"device_type": kind, "supports_bf16": True, "supports_fp16": kind == "cuda"}
+    found: dict[str, Any] = {
+        "device_type": kind,
+        "supports_bf16": True,
+        "supports_fp16": kind == "cuda",
+        "versions": _versions(),
+    }
     if kind == "cuda" and torch.cuda.is_available():
-        found |= {"device_count": torch.cuda.device_count(), "supports_bf16": torch.cuda.is_bf16_supported(),
-                  "device_memory": torch.cuda.get_device_properties(0).total_memory}  # fmt: skip
+        found |= {
+            "device_count": torch.cuda.device_count(),
+            "supports_bf16": torch.cuda.is_bf16_supported(),
+            "device_memory": torch.cuda.get_device_properties(0).total_memory,
+        }
     return _filled(given, found)
 
 
 def checkpoints(given: Facts, config: Config, work_dir: str) -> Facts:
-    """What stands in work_dir, and the checkpoint the config names, by their manifests; no tensor is read."""
-    complete = tuple(fact_of(manifest) for manifest in manifests.scan(pathlib.Path(work_dir) / "checkpoints").complete)
+    """What stands in work_dir, and the checkpoint the config names, by their manifests; no tensor is read.
+
+    Raises:
+        ConfigError: work_dir cannot be looked into.
+    """
+    try:
+        free, complete = _free(pathlib.Path(work_dir)), _standing(pathlib.Path(work_dir) / "checkpoints")
+    except OSError as error:
+        text = f"{work_dir} cannot be looked into: {error.strerror or error}."
+        remedy = "Name a directory that can be read and written."
+        raise ConfigError([problem("FC010", ("work_dir",), text, remedy)]) from error
     path = config.resume if isinstance(config.resume, str) else config.load_from
-    named = manifests.read(pathlib.Path(path)) if path is not None else None
-    fact = fact_of(named) if isinstance(named, manifests.Manifest) else None
-    free = shutil.disk_usage(_existing(pathlib.Path(work_dir))).free
-    return evolve(given, checkpoints=complete, named_checkpoint=fact and evolve(fact, path=str(path)), free_disk=free)
+    named = None if path is None else _named(path)
+    return evolve(given, checkpoints=complete, named_checkpoint=named, free_disk=free)
 
 
-def _existing(path: pathlib.Path) -> pathlib.Path:
+def _standing(root: pathlib.Path) -> tuple[CheckpointFact, ...]:
+    if not root.exists():
+        return ()
+    from shell import manifests
+
+    return tuple(fact_of(manifest) for manifest in manifests.scan(root).complete)
+
+
+def _named(path: str) -> CheckpointFact | None:
+    from shell import manifests
+
+    found = manifests.read(pathlib.Path(path))
+    return evolve(fact_of(found), path=path) if isinstance(found, manifests.Manifest) else None
+
+
+def _free(path: pathlib.Path) -> int:
+    """Bytes left where `path` is, or will be."""
     path = path.absolute()
-    return next(parent for parent in (path, *path.parents) if parent.exists())
+    nearest = next(parent for parent in (path, *path.parents) if parent.exists())
+    if not nearest.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, f"{nearest.name} is a file")
+    found = os.statvfs(nearest)
+    return found.f_bavail * found.f_frsize
 
 
-def fact_of(manifest: manifests.Manifest) -> CheckpointFact:
+def fact_of(manifest: "Manifest") -> CheckpointFact:
     fields = manifest.fields
     trajectory = fields.get("trajectory")
     return CheckpointFact(
-        path=manifest.path, name=manifest.name, epoch=int(fields.get("epoch", 0)), iter=int(fields.get("iter", 0)),
-        resumable=bool(fields.get("resumable", False)), validated=bool(fields.get("validated", False)),
+        path=manifest.path,
+        name=manifest.name,
+        epoch=int(fields.get("epoch", 0)),
+        iter=int(fields.get("iter", 0)),
+        resumable=bool(fields.get("resumable", False)),
+        validated=bool(fields.get("validated", False)),
         trajectory=None if trajectory is None else tuple((str(name), str(text)) for name, text in trajectory),
-        world_size=fields.get("world_size"), strategy=fields.get("strategy"), best=bool(fields.get("best", False)),
-    )  # fmt: skip
+        world_size=fields.get("world_size"),
+        strategy=fields.get("strategy"),
+        best=bool(fields.get("best", False)),
+    )
 
 
 def differences(planned: Facts, found: Facts) -> list[tuple[str, object, object]]:
     """(fact, planned, found) of each known fact that a run may not differ in."""
-    fixed = ("world_size", "device_type", "train_samples", "train_batches", "train_batch_size", "val_samples", "test_samples")
     return [
         (name, getattr(planned, name), getattr(found, name))
-        for name in fixed
+        for name in FIXED
         if getattr(planned, name) is not None and getattr(planned, name) != getattr(found, name)
     ]
