@@ -33,7 +33,7 @@ def solve(
     if ranks is None or (micro is None and given is None):
         return Batching(
             micro_batch_size=micro, gradient_accumulation_steps=given, global_batch_size=total,
-            data_parallel_size=ranks, per_iteration=given, tail=tail, clock="global",
+            data_parallel_size=ranks, per_iteration=given or 1, tail=tail, clock="global",
         ), []  # fmt: skip
     found = list(_contradictions(total, micro, given, ranks))
     if found:
@@ -86,7 +86,7 @@ def train_order(loader: DataLoader, batching: Batching, samples: int, seed: int)
     return Order(
         samples=samples, shuffle=sampler.shuffle, seed=seed if sampler.seed is None else sampler.seed,
         endless=isinstance(sampler, InfiniteSampler), contiguous=batching.clock == "global",
-        world_size=ranks, micro_batch_size=micro, accumulation=batching.per_iteration or 1, drop_last=loader.drop_last,
+        world_size=ranks, micro_batch_size=micro, accumulation=batching.per_iteration, drop_last=loader.drop_last,
     )  # fmt: skip
 
 

@@ -125,7 +125,7 @@ def planned_samples(plan: Plan, iteration: int, rank: int = 0) -> int | None:
     order = plan.train.order if plan.train is not None else None
     if order is None or plan.batching is None or plan.timeline is None:
         return None
-    per = plan.batching.per_iteration or 1
+    per = plan.batching.per_iteration
     if order.endless or plan.timeline.epoch_length is None:
         return per * order.micro_batch_size
     first = iteration % plan.timeline.epoch_length * per

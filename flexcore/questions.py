@@ -104,7 +104,7 @@ def sample_indices(plan: Plan, *, epoch: int, rank: int = 0, start: int = 0) -> 
     clock = plan.timeline
     per_epoch = order.micro_batches
     if clock is not None and clock.epoch_length is not None and plan.batching is not None:
-        per_epoch = clock.epoch_length * (plan.batching.per_iteration or 1)
+        per_epoch = clock.epoch_length * plan.batching.per_iteration
     first, skip = divmod(start, order.micro_batch_size)
     base = epoch * per_epoch if order.endless else 0
     for micro_batch in range(first, per_epoch):

@@ -116,7 +116,8 @@ class Batching:
     Attributes:
         clock: what an iteration is: one "micro" batch per rank, or one "global" batch.
         gradient_accumulation_steps: micro-batches per rank and update; None: it waits for the world size.
-        per_iteration: micro-batches per rank in one iteration: 1, or the accumulation on the global clock.
+        per_iteration: micro-batches per rank in one iteration: 1, or the accumulation on the global clock; 1 while
+            that is unknown, and so is every length then.
         dropped, repeated: samples per epoch left out, or used twice to fill the last batch; None: unknown.
     """
 
@@ -125,7 +126,7 @@ class Batching:
     global_batch_size: int | None
     data_parallel_size: int | None
     clock: Literal["micro", "global"]
-    per_iteration: int | None
+    per_iteration: int
     tail: Tail
     dropped: int | None = None
     repeated: int | None = None

@@ -153,8 +153,9 @@ def _accepted(kind: Any) -> tuple[type, ...]:
     """Python kinds a union's member may be written as; a lone loader, metric or schedule needs no list."""
     if get_origin(kind) is not tuple:
         return (dict,)
-    lone = kind in (tuple[NamedLoader, ...], tuple[NamedMetric, ...], tuple[Schedule, ...])
-    return (list, tuple, dict) if lone else (list, tuple)
+    if kind == tuple[NamedMetric, ...]:
+        return (list, tuple, dict, str)
+    return (list, tuple, dict) if kind in (tuple[NamedLoader, ...], tuple[Schedule, ...]) else (list, tuple)
 
 
 def _wanted(args: tuple[Any, ...]) -> str:
@@ -165,7 +166,7 @@ def _wanted(args: tuple[Any, ...]) -> str:
         elif get_origin(kind) is Literal:
             words.extend(f'"{value}"' for value in get_args(kind))
         elif get_origin(kind) is tuple:
-            words.append("a list")
+            words.extend(["a mapping", "a list"] if dict in _accepted(kind) else ["a list"])
         elif kind is types.NoneType:
             words.append("None")
         elif kind is not Supplied:

@@ -44,7 +44,7 @@ def training(
     timeline, found = _timeline(config, batching, length)
     problems += found
     if order is not None and timeline is not None and timeline.epoch_length is not None:
-        batching = batches.counted(batching, order, timeline.epoch_length * (batching.per_iteration or 1))
+        batching = batches.counted(batching, order, timeline.epoch_length * batching.per_iteration)
     settled = batches.settled(order, loader, env.seed)
     return Training(batching, TrainData(loader=loader, order=settled, opaque=opaque), timeline), problems
 
@@ -66,7 +66,7 @@ def _timeline(
     """The clock, from micro-batches per rank and epoch (`length`; None: unknown)."""
     loop = config.train_cfg
     assert loop is not None
-    per_iteration, steps = batching.per_iteration or 1, batching.gradient_accumulation_steps or 1
+    per_iteration, steps = batching.per_iteration, batching.gradient_accumulation_steps or 1
     window = steps if batching.clock == "micro" else 1
     epoch_length = None if length is None else length // per_iteration
     if isinstance(loop, EpochLoop):

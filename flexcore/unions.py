@@ -102,7 +102,9 @@ def data(value: dict[Any, Any], error: Error) -> Data:
     for key, item in value.items():
         if holds_supplied(item):
             text = "holds flexcore.Supplied(), which only fills a slot of its own."
-            raise error("FK016", text, "Supply the model, loader, dataset, optimizer, metric or loss itself.", key)
+            raise error(
+                "FK016", text, "Supply the model, loader, dataset, optimizer, metric or loss itself.", key
+            )
     frozen_value: Data = freeze(value)
     return frozen_value
 
@@ -139,7 +141,7 @@ TAGGED: tuple[Tagged, ...] = (
         "strategy",
         _by_name(*get_args(strategies.Strategy)),
         unbuilt=frozenset({"FSDPStrategy", "DeepSpeedStrategy", "MMDeepSpeedStrategy", "auto"}),
-        retired={"ColossalAIStrategy": "Use FSDPStrategy or DeepSpeedStrategy."},
+        retired={"ColossalAIStrategy": "Use DDPStrategy; FSDPStrategy is not built yet."},
     ),
     Tagged(
         "hook",
@@ -155,7 +157,7 @@ TAGGED: tuple[Tagged, ...] = (
                 "PrepareTTAHook",
             }
         ),
-        retired={"NPUProfilerHook": "Use ProfilerHook."},
+        retired={"NPUProfilerHook": "Remove it; ProfilerHook is not built yet."},
         other=_user_hook,
     ),
     Tagged("sampler", _by_name(*get_args(config.Sampler)), other=component),
@@ -276,4 +278,5 @@ def without_type(value: dict[str, Any], cls: type, error: Error) -> dict[str, An
 
 def label(cls: type) -> str:
     """How a section is called in messages."""
-    return getattr(cls, "NAME", cls.__name__)
+    form = getattr(cls, "FORM", None)
+    return getattr(cls, "NAME", cls.__name__) if form is None else f"{form}LR"

@@ -9,13 +9,15 @@ from flexcore.facts import Facts
 from flexcore.problems import Path, Problem, shown
 from flexcore.rules import problem
 
+FIXING = {"global_batch_size", "optim_wrapper"}  # what may fix a batch size that is not given
 
-def loaders(config: Config, facts: Facts, _: frozenset[str]) -> Iterator[Problem]:
+
+def loaders(config: Config, facts: Facts, broken: frozenset[str]) -> Iterator[Problem]:
     train = config.train_dataloader
     if isinstance(train, DataLoader):
         yield from _numbers(train, ("train_dataloader",))
         accumulation = config.optim_wrapper.accumulative_counts if config.optim_wrapper is not None else None
-        solvable = config.global_batch_size is not None and accumulation is not None
+        solvable = (config.global_batch_size is not None and accumulation is not None) or broken & FIXING
         if train.batch_size is None and not solvable:
             text = "is missing, and global_batch_size with accumulative_counts does not fix it."
             yield problem(

@@ -72,12 +72,12 @@ def _own_priorities(facts: Facts) -> Iterator[Problem]:
             yield problem("FK020", (section, fact.place), text, PRIORITY_NAMES)
 
 
-def checkpoints(config: Config, _: Facts, __: frozenset[str]) -> Iterator[Problem]:
+def checkpoints(config: Config, _: Facts, broken: frozenset[str]) -> Iterator[Problem]:
     for path, hook in placed(config):
         if isinstance(hook, Checkpoint):
             yield from _points(config, hook, path)
             yield from _template(hook.filename_tmpl, (*path, "filename_tmpl"))
-            yield from _best(config, hook, path)
+            yield from _best(hook, path, validates=config.val_cfg is not None or "val_cfg" in broken)
 
 
 def _points(config: Config, hook: Checkpoint, path: Path) -> Iterator[Problem]:
@@ -128,11 +128,11 @@ def _names_files(template: str) -> bool:
     return len(name) <= 200 and not hidden
 
 
-def _best(config: Config, hook: Checkpoint, path: Path) -> Iterator[Problem]:
+def _best(hook: Checkpoint, path: Path, *, validates: bool) -> Iterator[Problem]:
     wanted = as_tuple(hook.save_best)
     if not wanted:
         return
-    if config.val_cfg is None:
+    if not validates:
         text = f"watches {shown(hook.save_best)}, but the config has no validation."
         yield problem("FC003", (*path, "save_best"), text, "Add val_dataloader, val_cfg and val_evaluator.")
     if wanted.count("auto") and len(wanted) > 1:

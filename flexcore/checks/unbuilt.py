@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from flexcore.config import Config, DataLoader, EpochLoop
+from flexcore.dumping import dump
 from flexcore.facts import Facts
 from flexcore.hooks import Checkpoint, Logger
 from flexcore.problems import Path, Problem, shown
@@ -62,5 +63,5 @@ def _hooks(config: Config) -> Iterator[tuple[Path, object]]:
 
 
 def _refused(path: Path, value: object) -> Problem:
-    text = f"{shown(value)} is understood but not built yet."
+    text = f"{shown(dump(value))} is understood but not built yet."
     return problem("FK014", path, text, "Remove it; nothing is silently ignored.")

@@ -14,9 +14,7 @@ from flexcore.unions import TAGGED
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "flexcore").rglob("*.py"))
-MODULES = [
-    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in FILES
-]
+MODULES = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in FILES]
 PURE = {
     "__future__", "abc", "ast", "bisect", "collections", "dataclasses", "difflib", "enum", "fractions", "functools",
     "hashlib", "heapq", "importlib", "itertools", "json", "keyword", "math", "operator", "re", "string", "textwrap", "types",
@@ -45,7 +43,9 @@ def test_only_the_package_itself_imports_by_name():
 
 
 def ran(program: str) -> str:
-    done = subprocess.run([sys.executable, "-c", program, str(ROOT)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(ROOT)], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 

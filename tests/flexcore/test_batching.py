@@ -68,7 +68,7 @@ def test_the_nearest_valid_values_named_are_valid(micro, steps, total, ranks):
 def test_unknown_ranks_leave_the_accumulation_open():
     made = planned(global_batch_size=64, launcher="pytorch")
     assert made.batching.gradient_accumulation_steps is None
-    assert made.batching.per_iteration is None
+    assert made.timeline.epoch_length is None
     assert ("batching.gradient_accumulation_steps", "world_size") in [
         (u.field, u.fact) for u in made.unresolved
     ]
