@@ -5,7 +5,7 @@ iteration it resumed at, so what was executed twice counts by its last execution
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import takewhile
+from itertools import pairwise, takewhile
 from typing import Any
 
 from attrs import frozen
@@ -13,7 +13,7 @@ from attrs import frozen
 from flexcore import timeline as clock
 from flexcore.questions import saves, validations, value_at
 from flexcore.run_plan import Plan
-from flexcore.saving import inferred_rule, is_better
+from flexcore.saving import Rule, best_name, inferred_rule, is_better
 
 
 @frozen(kw_only=True)
@@ -61,29 +61,69 @@ def compared(segments: Sequence[Segment]) -> Comparison:
     done = stop is not None and stop["reason"] == "done"
     found: list[Difference] = []
     found += _step_differences(kept, segments[0].resumed)
+    spans = list(_spans(segments, reached))
+    checks = [e["iter"] for e in _events(kept, "validate")]
+    found += _sequence("validation", _planned_checks(spans), checks, reached, done)
+    saved = _saved(kept, segments)
+    found += _sequence("save", _planned_saves(spans), saved, reached, done)
+    found += _best_differences(kept, segments)
     last = segments[-1].plan
-    planned_checks = [at for _, at in _until(validations(last), reached)]
-    actual_checks = _events(kept, "validate")
-    found += _sequence("validation", planned_checks, [e["iter"] for e in actual_checks], reached, done)
-    planned_saves = [(s.iter, s.name) for s in saves(last, best=False) if s.iter <= reached]
-    actual_saves = _saved(kept, segments)
-    found += _sequence("save", planned_saves, actual_saves, reached, done)
-    found += _best_differences(last, kept)
     if done and last.timeline is not None and reached != last.timeline.max_iters:
         found.append(
             Difference(what="end", at=reached, planned=str(last.timeline.max_iters), actual=str(reached))
         )
     counts = (
-        ("iterations", sum(len(part.steps) for part in kept)), ("validations", len(actual_checks)),
-        ("saves", len(actual_saves)), ("starts", len(segments)),
+        ("iterations", sum(len(part.steps) for part in kept)), ("validations", len(checks)),
+        ("saves", len(saved)), ("starts", len(segments)),
     )  # fmt: skip
     return Comparison(counts=counts, differences=tuple(found), finished=done, reason=stop and stop["reason"])
 
 
-def _until(events: Iterator[tuple[int, int | None]], reached: int) -> Iterator[tuple[int, int]]:
+@frozen
+class _Span:
+    """What one segment's plan answers for: iterations above `after` up to `upto`.
+
+    A save at `upto` is its own. A validation at `after` or `upto` belongs to whoever did it last.
+    """
+
+    plan: Plan
+    after: int
+    upto: int
+    checked_before: bool
+    checks_last: bool
+
+
+def _spans(segments: Sequence[Segment], reached: int) -> Iterator[_Span]:
+    for i, segment in enumerate(segments):
+        later = segments[i + 1 :]
+        upto = min((s.resumed for s in later), default=reached)
+        checks_last = all(s.validated for s in later if s.resumed == upto)
+        if upto >= segment.resumed:
+            checked = segment.validated or segment.resumed == 0
+            yield _Span(segment.plan, segment.resumed, upto, checked, checks_last)
+
+
+def _planned_checks(spans: Sequence[_Span]) -> list[int]:
+    found = []
+    for span in spans:
+        first = span.after + 1 if span.checked_before else span.after
+        last = span.upto if span.checks_last else span.upto - 1
+        found += [at for _, at in _until(validations(span.plan), last) if at >= first]
+    return found
+
+
+def _planned_saves(spans: Sequence[_Span]) -> list[tuple[int, str]]:
+    return [entry for span in spans for entry in _saves_within(span.plan, span.after, span.upto)]
+
+
+def _saves_within(plan: Plan, after: int, upto: int) -> list[tuple[int, str]]:
+    within = takewhile(lambda save: save.iter <= upto, saves(plan, best=False))
+    return [(save.iter, save.name) for save in within if save.iter > after]
+
+
+def _until(events: Iterator[tuple[int, int | None]], last: int) -> Iterator[tuple[int, int]]:
     return (
-        (e, at or 0)
-        for e, at in takewhile(lambda event: event[1] is not None and event[1] <= reached, events)
+        (e, at or 0) for e, at in takewhile(lambda event: event[1] is not None and event[1] <= last, events)
     )
 
 
@@ -94,7 +134,7 @@ def _kept(segment: Segment, later: Sequence[Segment]) -> Segment:
     cut = min(s.resumed for s in later)
     validated = all(s.validated for s in later if s.resumed == cut)
     events = tuple(e for e in segment.events if e.get("iter", 0) < cut or (
-        e.get("iter", 0) == cut and (e["event"] != "validate" or validated)))  # fmt: skip
+        e.get("iter", 0) == cut and (validated or not (e["event"] == "validate" or e.get("best")))))  # fmt: skip
     return Segment(
         plan=segment.plan, resumed=segment.resumed, validated=segment.validated, events=events,
         steps=tuple(step for step in segment.steps if step[0] < cut),
@@ -134,19 +174,21 @@ def planned_samples(plan: Plan, iteration: int, rank: int = 0) -> int | None:
 
 def _saved(kept: Sequence[Segment], segments: Sequence[Segment]) -> list[tuple[int, str]]:
     """(iteration, name) of regular saves. A checkpoint that was resumed was saved, told or not (a kill between)."""
-    found = [
-        (e["iter"], e["name"])
-        for e in _events(kept, "save")
-        if not e["best"] and not _is_extra(e["name"], kept[-1].plan)
-    ]
-    for segment in segments[1:]:
-        start = segment.plan.start
-        name = getattr(start, "path", "").rsplit("/", 1)[-1]
-        entry = (segment.resumed, name)
-        regular = any(s == entry for s in _regular_at(segment.plan, segment.resumed))
-        if regular and entry not in found:
+    found = []
+    for part in kept:
+        found += [
+            (e["iter"], e["name"]) for e in part.events
+            if e["event"] == "save" and not e["best"] and e.get("planned", True)
+        ]  # fmt: skip
+    for before, segment in pairwise(segments):
+        entry = (segment.resumed, _resumed_name(segment))
+        if entry in _regular_at(before.plan, segment.resumed) and entry not in found:
             found.append(entry)
-    return sorted(dict.fromkeys(found))
+    return sorted(found)
+
+
+def _resumed_name(segment: Segment) -> str:
+    return str(getattr(segment.plan.start, "path", "")).rsplit("/", 1)[-1]
 
 
 def _regular_at(plan: Plan, at: int) -> list[tuple[int, str]]:
@@ -156,50 +198,53 @@ def _regular_at(plan: Plan, at: int) -> list[tuple[int, str]]:
     return [(due[1], plan.saving.name(due[0]))] if due is not None and due[1] == at else []
 
 
-def _is_extra(name: str, plan: Plan) -> bool:
-    """A stop's own checkpoint, or one a hook asked for: not planned, so not compared."""
-    return plan.saving is None or name.startswith("stopped_iter_")
-
-
 def _sequence(what: str, planned: list[Any], actual: list[Any], reached: int, done: bool) -> list[Difference]:
     """Events planned and not done, or done and not planned. An unfinished run may owe what falls on its last step."""
-    found = []
-    for event in planned:
-        at = event[0] if isinstance(event, tuple) else event
-        if event not in actual and (done or at < reached):
-            found.append(Difference(what=what, at=at, planned=str(event), actual="nothing"))
-    for event in actual:
-        at = event[0] if isinstance(event, tuple) else event
+    found = [
+        Difference(what=what, at=_at(event), planned=str(event), actual="nothing")
+        for event in planned
+        if event not in actual and (done or _at(event) < reached)
+    ]
+    for event in dict.fromkeys(actual):
         if event not in planned:
-            found.append(Difference(what=what, at=at, planned="nothing", actual=str(event)))
-    doubled = {event for event in actual if actual.count(event) > 1}
-    return found + [Difference(what=what, at=0, planned="once", actual=f"{event} twice") for event in doubled]
+            found.append(Difference(what=what, at=_at(event), planned="nothing", actual=str(event)))
+        elif actual.count(event) > 1:
+            text = f"{event} {actual.count(event)} times"
+            found.append(Difference(what=what, at=_at(event), planned="once", actual=text))
+    return found
 
 
-def _best_differences(plan: Plan, kept: Sequence[Segment]) -> Iterator[Difference]:
+def _at(event: Any) -> int:
+    return int(event[0] if isinstance(event, tuple) else event)
+
+
+def _best_differences(kept: Sequence[Segment], segments: Sequence[Segment]) -> Iterator[Difference]:
     """Best checkpoints follow from the logged metrics: replay the comparison and expect exactly those saves."""
-    if plan.saving is None:
-        return
-    actual = {
-        (e["iter"], e["name"].split("_epoch_")[0].split("_iter_")[0])
-        for e in _events(kept, "save")
-        if e["best"]
-    }
+    actual = {(e["iter"], e["name"]) for e in _events(kept, "save") if e["best"]}
+    actual |= {(s.resumed, _resumed_name(s)) for s in segments[1:] if _resumed_name(s).startswith("best_")}
     best: dict[str, float] = {}
-    for check in _events(kept, "validate"):
-        for entry in plan.saving.best:
-            key = entry.key or next(iter(check["metrics"]), "")
-            rule = entry.rule or inferred_rule(key, plan.saving.greater_keys, plan.saving.less_keys)
-            score = check["metrics"].get(key)
-            if rule is None or score is None:
+    expected = set()
+    for plan, check in ((part.plan, e) for part in kept for e in part.events if e["event"] == "validate"):
+        by_epoch = plan.timeline is not None and plan.timeline.by_epoch
+        for key, rule in _rules(plan, check["metrics"]):
+            score = check["metrics"][key]
+            if not is_better(rule, score, best.get(key)):
                 continue
-            label = (check["iter"], "best_" + "".join(c if c.isalnum() or c in "-_.@" else "_" for c in key))
-            if is_better(rule, score, best.get(key)) != (label in actual):
-                yield Difference(
-                    what=f"best {key}",
-                    at=check["iter"],
-                    planned=f"a save iff {score} is better",
-                    actual=str(label in actual),
-                )
-            if is_better(rule, score, best.get(key)):
-                best[key] = score
+            best[key] = score
+            entry = (check["iter"], best_name(key, by_epoch, check["epoch" if by_epoch else "iter"]))
+            expected.add(entry)
+            if entry not in actual:
+                planned = f"a save, as {score} is the best so far"
+                yield Difference(what=f"best {key}", at=entry[0], planned=planned, actual="nothing")
+    for at, name in sorted(actual - expected):
+        yield Difference(what="best", at=at, planned="nothing", actual=f"a save as {name}")
+
+
+def _rules(plan: Plan, metrics: Mapping[str, float]) -> Iterator[tuple[str, Rule]]:
+    """(metric, which way is better) of each save_best entry that these metrics decide."""
+    saving = plan.saving
+    for entry in saving.best if saving is not None else ():
+        key = entry.key or next(iter(metrics), "")
+        rule = entry.rule or (saving and inferred_rule(key, saving.greater_keys, saving.less_keys))
+        if rule is not None and key in metrics:
+            yield key, rule

@@ -1,0 +1,274 @@
+"""Tiny models, data, hooks and metrics for end-to-end tests, and the few verbs that run a config and look at it.
+
+A config names them as "tests.shell.toys:Name". What runs in a rank is a function of this file, so that a
+forked process finds it.
+"""
+
+# ruff: noqa: C408 - configs are written as FlexibleRunner's are
+
+import json
+import os
+import pathlib
+import signal
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+
+FEATURES, CLASSES = 6, 3
+HERE = "tests.shell.toys"
+
+
+class Points(Dataset):
+    """n points in three classes. noise: drawn anew at each reading. slow: seconds a reading takes."""
+
+    def __init__(self, n: int, seed: int = 0, noise: float = 0.0, slow: float = 0.0) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        self.inputs = torch.randn(n, FEATURES, generator=generator)
+        self.labels = self.inputs[:, :CLASSES].argmax(1)
+        self.noise, self.slow = noise, slow
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        if self.slow:
+            time.sleep(self.slow)
+        point = self.inputs[index]
+        return (point + self.noise * torch.randn(FEATURES) if self.noise else point), self.labels[index]
+
+
+class Net(nn.Sequential):
+    """Points to logits."""
+
+    def __init__(self, width: int = 8, dropout: float = 0.0) -> None:
+        super().__init__(
+            nn.Linear(FEATURES, width), nn.ReLU(), nn.Dropout(dropout), nn.Linear(width, CLASSES)
+        )
+
+
+class Pixels(nn.Sequential):
+    """Digits to logits, linearly."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Flatten(), nn.Linear(64, 10))
+
+
+class HalfFrozen(Net):
+    """A part that its owner keeps in evaluation mode, as frozen batch norms are kept."""
+
+    def __init__(self) -> None:
+        super().__init__(dropout=0.5)
+        self[2].eval()
+
+    def train(self, mode: bool = True) -> "HalfFrozen":
+        super().train(mode)
+        self[2].eval()
+        return self
+
+
+class Accuracy:
+    """mmengine's metric shape: process and evaluate; counts on this rank alone, so for one rank."""
+
+    def __init__(self) -> None:
+        self.hits: list[bool] = []
+
+    def process(self, data_batch: Any, data_samples: torch.Tensor) -> None:
+        self.hits += (data_samples.argmax(1) == data_batch[1]).tolist()
+
+    def evaluate(self, size: int) -> dict[str, float]:
+        hits, self.hits = self.hits, []
+        assert len(hits) == size
+        return {"mine/accuracy": sum(hits) / size, "mine/size": size}
+
+
+class Hits:
+    """The share of right answers over all ranks, in torchmetrics' shape and without its second of imports."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        self.counts = torch.zeros(2, dtype=torch.float64)
+
+    def update(self, outputs: torch.Tensor, target: torch.Tensor) -> None:
+        self.counts += torch.tensor([(outputs.argmax(1) == target).sum(), len(target)], dtype=torch.float64)
+
+    def compute(self) -> float:
+        if torch.distributed.is_initialized():
+            torch.distributed.all_reduce(self.counts)
+        return float(self.counts[0] / self.counts[1])
+
+
+class Updates:
+    """Notes the 1-based iterations after which rank 0's weights are others than before."""
+
+    def before_train(self, run: Any) -> None:
+        self.last, self.noted = self.first(run), []
+
+    def first(self, run: Any) -> list[float]:
+        return next(iter(run.model.parameters())).flatten().tolist()
+
+    def after_train_iter(self, run: Any, **_: Any) -> None:
+        now = self.first(run)
+        if now != self.last:
+            self.last = now
+            self.noted.append(run.iter + 1)
+
+    def after_train(self, run: Any) -> None:
+        if run.rank == 0:
+            (run.work_dir / "updates").write_text(json.dumps(self.noted))
+
+
+class Counting:
+    """A hook with state: how many iterations it has seen, and a running tensor of them."""
+
+    def __init__(self) -> None:
+        self.seen, self.total = 0, torch.zeros(1, dtype=torch.float64)
+
+    def after_train_iter(self, run: Any, **_: Any) -> None:
+        self.seen += 1
+        self.total += run.iter
+
+    def after_run(self, run: Any) -> None:
+        (run.work_dir / f"counted.{run.rank}").write_text(json.dumps([self.seen, float(self.total)]))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"seen": self.seen, "total": self.total}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.seen, self.total = state["seen"], state["total"]
+
+
+class Losses:
+    """Writes every step's exact loss of rank 0, one a line."""
+
+    def after_train_iter(self, run: Any, outputs: Any, **_: Any) -> None:
+        with (run.work_dir / f"losses.{run.rank}").open("a") as file:
+            file.write(f"{float(outputs['loss'])!r}\n")
+
+
+class SignalAt:
+    """Sends this process (or one rank of several) signals: [[iteration, signal number], ...]."""
+
+    def __init__(self, at: list[list[int]], rank: int = 0) -> None:
+        self.at, self.rank = dict(at), rank
+
+    def before_train_iter(self, run: Any, **_: Any) -> None:
+        if run.rank == self.rank and run.iter in self.at:
+            os.kill(os.getpid(), self.at[run.iter])
+
+
+class KillInValidation:
+    """kill -9 in the middle of the n-th validation (0-based), the first time round."""
+
+    def __init__(self, nth: int) -> None:
+        self.nth = nth
+
+    def before_val_iter(self, run: Any, **_: Any) -> None:
+        mark = run.work_dir / "killed_in_validation"
+        if run.completed and run.epoch == self.nth + 1 and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Wishes:
+    """Asks for a checkpoint and for a stop at these 0-based iterations."""
+
+    def __init__(self, checkpoint: int | None = None, stop: int | None = None) -> None:
+        self.checkpoint, self.stop = checkpoint, stop
+
+    def after_train_iter(self, run: Any, **_: Any) -> None:
+        if run.iter == self.checkpoint:
+            run.request_checkpoint("wished")
+        if run.iter == self.stop:
+            run.request_stop("enough")
+
+
+def config(work_dir: pathlib.Path, **changes: Any) -> dict[str, Any]:
+    """Nine iterations an epoch (the last batch is short), three epochs, one validation loader; changed as told."""
+    made = dict(
+        model=dict(type=f"{HERE}:Net"),
+        loss=dict(type="torch.nn:CrossEntropyLoss"),
+        work_dir=str(work_dir),
+        train_dataloader=dict(dataset=dict(type=f"{HERE}:Points", n=34), batch_size=4),
+        train_cfg=dict(by_epoch=True, max_epochs=3),
+        optim_wrapper=dict(optimizer=dict(type="AdamW", lr=0.01)),
+        param_scheduler=[dict(type="CosineAnnealingLR", by_epoch=False)],
+        val_dataloader=dict(dataset=dict(type=f"{HERE}:Points", n=11, seed=1), batch_size=4),
+        val_evaluator=dict(hits=dict(type=f"{HERE}:Hits")),
+        val_cfg=dict(),
+        default_hooks=dict(logger=dict(type="LoggerHook", interval=4)),
+        visualizer=dict(vis_backends=[]),
+        randomness=dict(seed=7),
+        log_level="WARNING",
+        resume=True,
+    )
+    return {key: value for key, value in (made | changes).items() if value is not None}
+
+
+ACCURACY = dict(type="torchmetrics:Accuracy", task="multiclass", num_classes=CLASSES)
+
+
+def trained(cfg: dict[str, Any], mode: str = "train") -> dict[str, Any]:
+    """Run the config in this process; what its result says."""
+    from shell.execute import run
+
+    result = run(cfg, mode=mode)
+    return {"reason": result.reason, "iter": result.iter, "epoch": result.epoch, "code": result.exit_code,
+            "metrics": dict(result.metrics), "checkpoints": [pathlib.Path(p).name for p in result.checkpoints]}  # fmt: skip
+
+
+def trained_rank(rank: int, cfg: dict[str, Any], mode: str = "train") -> dict[str, Any]:
+    """The same on one rank of several."""
+    return trained(cfg, mode)
+
+
+def exits(cfg: dict[str, Any]) -> None:
+    """Run the config and leave with its exit code, as the command does."""
+    raise SystemExit(trained(cfg)["code"])
+
+
+def exits_rank(rank: int, cfg: dict[str, Any]) -> None:
+    exits(cfg)
+
+
+def weights(work_dir: pathlib.Path) -> dict[str, bytes]:
+    """The model in the newest checkpoint, parameter by parameter, to the bit."""
+    from shell import manifests
+    from shell.checkpoints import Store
+
+    newest = manifests.scan(work_dir / "checkpoints").complete[-1]
+    tensors = Store(work_dir / "checkpoints", "test").load(newest.path).tensors("model")
+    return {name: tensor.numpy().tobytes() for name, tensor in tensors.items()}
+
+
+def recorded(work_dir: pathlib.Path, kind: str) -> list[dict[str, Any]]:
+    """Every event of one kind, over all starts in order."""
+    files = sorted(work_dir.glob("*/events.jsonl"), key=lambda path: path.stat().st_mtime)
+    lines = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    return [line for line in lines if line["event"] == kind]
+
+
+def steps(work_dir: pathlib.Path) -> list[tuple[int, float, int]]:
+    """(iteration, LR, samples of rank 0) of every step recorded, over all starts in order."""
+    from shell.events import unpacked
+
+    return [
+        (event["first"] + i, lr, samples)
+        for event in recorded(work_dir, "steps")
+        for i, (lr, samples) in enumerate(zip(unpacked(event["lr"]), unpacked(event["samples"]), strict=True))
+    ]
+
+
+def differences(work_dir: pathlib.Path) -> list[str]:
+    """What `flexcore report` finds; the run must have finished."""
+    from flexcore.comparing import compared
+    from shell.report import read_segments
+
+    comparison = compared(read_segments(work_dir))
+    assert comparison.finished
+    return [str(difference) for difference in comparison.differences]
