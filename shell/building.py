@@ -2,17 +2,20 @@
 
 import importlib
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from typing import Any
 
+from attrs import frozen
+
 from flexcore.components import Component, Data, Items, Supplied, is_import_path, thaw
-from flexcore.config import DataLoader
-from flexcore.hooks import UserHook
+from flexcore.config import Config, DataLoader
+from flexcore.hooks import UserHook, merged
 from flexcore.problems import ConfigError, Path, Problem, did_you_mean
 from flexcore.rules import problem
-from flexcore.run_plan import Plan
+from flexcore.run_plan import Mode, Plan
 
 COLLATES = ("default_collate", "pseudo_collate")
+RECURSIVE = "_recursive_"
 
 
 class BuildError(Exception):
@@ -26,42 +29,64 @@ class BuildError(Exception):
         super().__init__(str(self.problem))
 
 
-def placed(plan: Plan) -> Iterator[tuple[Path, Component, str | None]]:
-    """(path in the config, component, module that short names belong to) of all that will be built."""
-    yield from _thing(("model",), plan.model)
-    yield from _thing(("loss",), plan.loss)
-    if plan.train is not None:
-        yield from _loader(("train_dataloader",), plan.train.loader)
-    for mode, part in (("val", plan.validation), ("test", plan.testing)):
-        for i, data in enumerate(part.loaders if part is not None else ()):
-            path: Path = (f"{mode}_dataloader",)
-            several = part is not None and len(part.loaders) > 1
-            yield from _loader((*path, data.name or i) if several else path, data.loader)
-        for metric in part.metrics if part is not None else ():
-            yield from _thing((f"{mode}_evaluator", metric.name), metric.metric)
-    if plan.optimizer is not None and isinstance(plan.optimizer.component, Component):
-        yield ("optim_wrapper", "optimizer"), plan.optimizer.component, "torch.optim"
-    for hook in plan.hooks:
-        if isinstance(hook.hook, UserHook):
-            owner = "custom_hooks" if isinstance(hook.place, int) else "default_hooks"
-            yield (owner, hook.place), hook.hook.component, None
+@frozen
+class Placed:
+    """One thing a run will build.
+
+    Attributes:
+        path: its place in the config.
+        home: the module its bare name belongs to; None: only an import path names it.
+        given: how many arguments the run itself puts before the config's.
+    """
+
+    path: Path
+    component: Component
+    home: str | None = None
+    given: int = 0
 
 
-def _thing(path: Path, thing: Component | Supplied | None) -> Iterator[tuple[Path, Component, str | None]]:
+def placed(config: Config, mode: Mode, *, smoke: bool = False) -> Iterator[Placed]:
+    """All that a run in this mode will build; what only other modes use is left alone."""
+    modes = {"train": ("train", "val", "test") if smoke else ("train", "val")}.get(mode, (mode,))
+    yield from _thing(("model",), config.model)
+    yield from _thing(("loss",), config.loss)
+    if mode == "train" and config.train_dataloader is not None:
+        yield from _loader(("train_dataloader",), config.train_dataloader)
+    if mode == "train" and config.optim_wrapper is not None:
+        path: Path = ("optim_wrapper", "optimizer")
+        yield from _thing(path, config.optim_wrapper.optimizer, home="torch.optim", given=1)
+    for key, section in (("val", config.val_dataloader), ("test", config.test_dataloader)):
+        for i, named in enumerate(section or () if key in modes else ()):
+            yield from _loader(_place(f"{key}_dataloader", named.name, i, section), named.loader)
+    for key, metrics in (("val", config.val_evaluator), ("test", config.test_evaluator)):
+        for i, metric in enumerate(metrics or () if key in modes else ()):
+            yield from _thing(_place(f"{key}_evaluator", metric.name, i, metrics), metric.metric)
+    for place, hook in merged(config.default_hooks, config.custom_hooks):
+        if isinstance(hook, UserHook):
+            owner = "custom_hooks" if isinstance(place, int) else "default_hooks"
+            yield Placed((owner, place), hook.component)
+
+
+def _place(key: str, name: str | None, index: int, section: Sized | None) -> Path:
+    """Where one of several stands; a lone unnamed one is the section itself."""
+    return (key,) if name is None and section is not None and len(section) == 1 else (key, name or index)
+
+
+def _thing(
+    path: Path, thing: Component | Supplied | None, home: str | None = None, given: int = 0
+) -> Iterator[Placed]:
     if isinstance(thing, Component):
-        yield path, thing, None
+        yield Placed(path, thing, home, given)
 
 
-def _loader(path: Path, loader: DataLoader | Supplied) -> Iterator[tuple[Path, Component, str | None]]:
+def _loader(path: Path, loader: DataLoader | Supplied) -> Iterator[Placed]:
     if isinstance(loader, Supplied):
         return
     yield from _thing((*path, "dataset"), loader.dataset)
-    if isinstance(loader.sampler, Component):
-        yield (*path, "sampler"), loader.sampler, None
-    for name in ("collate_fn", "worker_init_fn"):
+    for name in ("sampler", "collate_fn", "worker_init_fn"):
         part = getattr(loader, name)
-        if part is not None and part.type not in COLLATES:
-            yield (*path, name), part, None
+        if isinstance(part, Component) and part.type not in COLLATES:
+            yield Placed((*path, name), part, given=1)
 
 
 def check(plan: Plan) -> None:
@@ -70,49 +95,67 @@ def check(plan: Plan) -> None:
     Raises:
         ConfigError: with every component that cannot be found or would not accept its arguments.
     """
-    found = [p for path, component, home in placed(plan) for p in _problems(path, component, home)]
+    found = problems(plan.config, plan.mode, smoke=plan.smoke)
     if found:
         raise ConfigError(found)
 
 
-def _problems(path: Path, component: Component, home: str | None) -> Iterator[Problem]:
+def problems(config: Config, mode: Mode, *, smoke: bool = False) -> list[Problem]:
+    """Every component that cannot be found or would not accept its arguments. Imports, builds nothing."""
+    return [p for one in placed(config, mode, smoke=smoke) for p in _problems(one)]
+
+
+def _problems(one: Placed) -> Iterator[Problem]:
     try:
-        target = resolve(component.type, home)
+        target = resolve(one.component.type, one.home)
     except LookupError as error:
-        yield problem("FK013", (*path, "type"), str(error.args[0]), str(error.args[1]))
-        return
-    yield from _nested_problems(path, component.kwargs)
-    if home is None and not path[-1] in ("collate_fn", "sampler", "worker_init_fn"):
-        yield from _unbindable(path, component, target)
+        yield problem("FK013", (*one.path, "type"), str(error.args[0]), str(error.args[1]))
+    else:
+        yield from _unbindable(one, target)
+    if one.component.kwargs.get(RECURSIVE, True):
+        yield from _nested_problems(one.path, one.component.kwargs)
 
 
-def _unbindable(path: Path, component: Component, target: Callable[..., Any]) -> Iterator[Problem]:
+def _unbindable(one: Placed, target: Callable[..., Any]) -> Iterator[Problem]:
     try:
         signature = inspect.signature(target)
     except (TypeError, ValueError):
         return
+    keys = [str(key) for key in one.component.kwargs if key != RECURSIVE]
     try:
-        signature.bind(**{str(key): None for key in component.kwargs})
+        signature.bind(*[None] * one.given, **dict.fromkeys(keys))
     except TypeError as error:
-        names = [name for name in signature.parameters if name not in ("self", "args", "kwargs")]
-        wrong = next((str(key) for key in component.kwargs if key not in names), "")
+        names = [name for name in signature.parameters if name not in ("self", "args", "kwargs")][one.given :]
+        wrong = next((key for key in keys if key not in names), "")
         guess = did_you_mean(wrong, names).strip() if wrong else ""
-        yield problem("FK013", path, f"{component.type} cannot be called so: {error}.", guess or f"It takes {', '.join(names) or 'nothing'}.")
+        text = f"{one.component.type} cannot be called so: {error}."
+        yield problem("FK013", one.path, text, guess or f"It takes {', '.join(names) or 'nothing'}.")
 
 
 def _nested_problems(path: Path, data: Any) -> Iterator[Problem]:
     if isinstance(data, Data):
-        kind = data.get("type")
-        if isinstance(kind, str) and ":" in kind and is_import_path(kind):
-            try:
-                resolve(kind)
-            except LookupError as error:
-                yield problem("FK013", (*path, "type"), str(error.args[0]), str(error.args[1]))
         for key, value in data.entries:
-            yield from _nested_problems((*path, key), value)
+            nested = _nested(value)
+            if nested is not None:
+                yield from _problems(Placed((*path, key), nested))
+            else:
+                yield from _nested_problems((*path, key), value)
     elif isinstance(data, tuple | Items):
-        for i, value in enumerate(data.values if isinstance(data, Items) else data):
-            yield from _nested_problems((*path, i), value)
+        values = data.values if isinstance(data, Items) else data
+        yield from _nested_problems(path, Data(tuple(enumerate(values))))
+
+
+def _nested(value: Any) -> Component | None:
+    """The component a mapping stands for: its type is "module:Name". Any other mapping is its owner's data.
+
+    A colon is asked for, since a dotted type inside another component's arguments may as well be a scoped
+    registry name ("mmdet.ResNet") that the owner builds.
+    """
+    kind = value.get("type") if isinstance(value, Data) else None
+    if not (isinstance(kind, str) and ":" in kind and is_import_path(kind)):
+        return None
+    rest = Data(tuple((key, item) for key, item in value.entries if key != "type"))
+    return Component(type=kind, kwargs=rest)
 
 
 def resolve(type_name: str, home: str | None = None) -> Callable[..., Any]:
@@ -123,23 +166,27 @@ def resolve(type_name: str, home: str | None = None) -> Callable[..., Any]:
     """
     if not is_import_path(type_name):
         if home is None:
-            raise LookupError(f'"{type_name}" is a registry name, and there are no registries here.', f'Write "package.module:{type_name}".')
+            text = f'"{type_name}" is a registry name, and there are no registries here.'
+            raise LookupError(text, f'Write "package.module:{type_name}".')
         type_name = f"{home}:{type_name}"
     dotted, _, name = type_name.partition(":") if ":" in type_name else type_name.rpartition(".")
     try:
         found: Any = importlib.import_module(dotted)
     except ImportError as error:
         missing = error.name if isinstance(error, ModuleNotFoundError) and error.name else dotted
-        raise LookupError(f'module "{dotted}" cannot be imported: {error}.', f'Install or correct "{missing}", or run where it is importable.') from error
+        remedy = f'Install or correct "{missing}", or run where it is importable.'
+        raise LookupError(f'module "{dotted}" cannot be imported: {error}.', remedy) from error
     except Exception as error:
-        raise LookupError(f'module "{dotted}" fails on import: {type(error).__name__}: {error}.', "Correct the module.") from error
+        text = f'module "{dotted}" fails on import: {type(error).__name__}: {error}.'
+        raise LookupError(text, "Correct the module.") from error
     for part in name.split("."):
         if not hasattr(found, part):
             guess = did_you_mean(part, [n for n in dir(found) if not n.startswith("_")]).strip()
             raise LookupError(f'"{dotted}" has no "{part}".', guess or "Correct the name.")
         found = getattr(found, part)
     if not callable(found):
-        raise LookupError(f'"{type_name}" is not a class or function.', "Name something that can be called.")
+        text = f'"{type_name}" is not a class or function.'
+        raise LookupError(text, "Name something that can be called.")  # noqa: TRY004 - one kind for both
     return found
 
 
@@ -149,11 +196,12 @@ def build(component: Component, path: Path, *args: Any, home: str | None = None,
     Raises:
         BuildError: the constructor raised.
     """
-    recursive = component.kwargs.get("_recursive_", True)
+    recursive = component.kwargs.get(RECURSIVE, True)
     kwargs = {
         str(key): _built(value, (*path, key)) if recursive else thaw(value)
-        for key, value in component.kwargs.entries if key != "_recursive_"
-    }  # fmt: skip
+        for key, value in component.kwargs.entries
+        if key != RECURSIVE
+    }
     try:
         return resolve(component.type, home)(*args, **kwargs, **extra)
     except Exception as error:
@@ -161,12 +209,11 @@ def build(component: Component, path: Path, *args: Any, home: str | None = None,
 
 
 def _built(value: Any, path: Path) -> Any:
-    """Plain data with each mapping whose type is "module:Name" built; any other mapping is its owner's data."""
+    """Plain data with each mapping that stands for a component built; any other mapping is its owner's data."""
+    nested = _nested(value)
+    if nested is not None:
+        return build(nested, path)
     if isinstance(value, Data):
-        kind = value.get("type")
-        if isinstance(kind, str) and ":" in kind and is_import_path(kind):
-            rest = Data(tuple((key, item) for key, item in value.entries if key != "type"))
-            return build(Component(type=kind, kwargs=rest), path)
         return {key: _built(item, (*path, key)) for key, item in value.entries}
     if isinstance(value, Items):
         return [_built(item, (*path, i)) for i, item in enumerate(value.values)]

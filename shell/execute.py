@@ -42,7 +42,7 @@ def run(cfg: Any, *, facts: Facts = Facts(), mode: Mode = "train", smoke: bool =
 
 
 def execute(
-    plan: Plan, *, _before_start: Callable[[Plan], None] | None = None, _hold: list[Any] | None = None, **supplied: Any
+    plan: Plan, *, _before_start: Callable[[Plan], None] | None = None, _leaves: bool = False, **supplied: Any
 ) -> RunResult:
     """Carry out the plan. Objects for its Supplied slots come by keyword: model=net, train_dataloader=loader.
 
@@ -53,13 +53,15 @@ def execute(
         StalePlan: a fact the plan rests on does not hold. WorkDirLocked: another run has the work_dir.
         CheckpointRefused: the checkpoint the config names is damaged or missing.
     """
+    # _leaves: the caller ends the process through processes.leave, so the group is left standing.
     _check_supplied(plan, supplied)
     plan = settling.completed(plan)
     building.check(plan)
     with ExitStack() as stack:
         signals = stack.enter_context(StopSignals())
         env = plan.environment
-        group = stack.enter_context(processes.joined(env.launcher, settling.backend_of(env), env.timeout))
+        backend = settling.backend_of(env)
+        group = stack.enter_context(processes.joined(env.launcher, backend, env.timeout, leaves=_leaves))
         plan = settling.agreed(plan, group)
         device = device_of(plan, group)
         stack.enter_context(prepared(plan, group.rank))
@@ -68,8 +70,6 @@ def execute(
         plan = stack.enter_context(_claimed(plan, group))
         with _recorded(plan, group.rank.rank) as (recorder, console):
             started = Run(plan, group, device, console.logger, recorder)
-            if _hold is not None:
-                _hold.append(started)
             if _before_start is not None:
                 _before_start(plan)
             return _conducted(started, built, console, signals)

@@ -317,11 +317,14 @@ def joined(
     backend: str,
     timeout_seconds: float,
     environ: Mapping[str, str] = os.environ,
+    *,
+    leaves: bool = False,
 ) -> Iterator[Group]:
     """The group of this run: started here and ended here, unless someone else had started it already.
 
     Models and optimizers that reference the group must be gone before the block ends (gloo aborts or hangs
-    otherwise, now and then); the command line leaves through `leave` inside the block instead.
+    otherwise, now and then). With `leaves` the group stays up, since the process is about to end through
+    `leave`, as the command line does.
     """
     if _initialised():
         yield _found_group(environ)
@@ -330,7 +333,7 @@ def joined(
     else:
         rank = read_rank(launcher, environ)
         with exported(rendezvous(launcher, rank, environ), os.environ):
-            yield from _started(rank, backend, timeout_seconds)
+            yield from _started(rank, backend, timeout_seconds, leaves=leaves)
 
 
 def _initialised() -> bool:
@@ -352,7 +355,7 @@ def _found_group(environ: Mapping[str, str]) -> TorchGroup:
     return TorchGroup(rank=rank, device=_device(dist.get_backend(), local_rank))
 
 
-def _started(rank: Rank, backend: str, timeout_seconds: float) -> Iterator[Group]:
+def _started(rank: Rank, backend: str, timeout_seconds: float, *, leaves: bool) -> Iterator[Group]:
     from datetime import timedelta
 
     import torch.distributed as dist
@@ -360,6 +363,9 @@ def _started(rank: Rank, backend: str, timeout_seconds: float) -> Iterator[Group
     device = _device(backend, rank.local_rank)
     dist.init_process_group(backend, init_method="env://", timeout=timedelta(seconds=timeout_seconds))
     group = TorchGroup(rank=rank, device=device)
+    if leaves:
+        yield group
+        return
     succeeded = False
     try:
         yield group

@@ -4,84 +4,163 @@ import argparse
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any, NoReturn
 
+from attrs import evolve
+
 import flexcore
+from flexcore import launchers
+from flexcore.converting import parse_partly
 from flexcore.facts import Facts
 from flexcore.problems import ConfigError
 from flexcore.run_plan import Mode, Plan
-from shell import files
+from shell import building, files, probe, settling
+from shell.building import BuildError
 from shell.cli import complain, say, with_places
-from shell.results import EXIT_CODES
+from shell.processes import LauncherError, die_with_parent, leave, read_rank
+from shell.results import EXIT_CODES, RunResult
+from shell.settling import PeerFailed, code_of
+
+MODES: Mapping[str, Mode] = {"run": "train", "val": "val", "test": "test"}
+USAGE = EXIT_CODES["usage"]
+SHOWN = 3
 
 
 def run_command(arguments: argparse.Namespace, argv: Sequence[str]) -> NoReturn:
     """Carry the command out in this process, or in --nproc ranks of it, and leave with its exit code."""
-    from shell.processes import die_with_parent
-
-    if arguments.nproc is not None and not _is_worker():
+    if not _present("torch"):
+        text = f"`{arguments.command}` needs torch, which is not installed here"
+        say(f'flexcore: {text}. Install it with pip install "flexcore[train]".', file=sys.stderr)
+        sys.exit(USAGE)
+    started = ranks_started(os.environ)
+    if started is None and arguments.nproc is not None:
         sys.exit(_launched(arguments, argv))
+    if started is not None and arguments.nproc not in (None, started):
+        text = f"--nproc: {arguments.nproc} ranks are asked for, and a launcher has started {started} already"
+        say(f"flexcore: {text}. Leave --nproc out, or start one process.", file=sys.stderr)
+        sys.exit(USAGE)
     die_with_parent()
-    _carry_out(arguments)
+    leave(_carried_out(arguments))
 
 
-def _is_worker() -> bool:
-    return "TORCHELASTIC_RUN_ID" in os.environ
+def _present(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ValueError:  # someone has set it to None in sys.modules
+        return False
+
+
+def ranks_started(environ: Mapping[str, str]) -> int | None:
+    """How many ranks a launcher around this process has started; None: this process may start its own."""
+    launcher = launchers.infer(environ)
+    world = launchers.world_size(launcher, environ)
+    return world if "TORCHELASTIC_RUN_ID" in environ or (world or 1) > 1 else None
 
 
 def _launched(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     """Check what can be checked in one process, then start the ranks."""
+    source, world = None, arguments.nproc
     try:
         source = files.read(arguments.config, arguments.overrides)
-    except ConfigError as error:
-        complain(error.problems, arguments.config)
-        return EXIT_CODES["usage"]
-    try:
-        world = arguments.nproc
         facts = Facts(environment=(("RANK", "0"), ("WORLD_SIZE", str(world))), world_size=world)
-        flexcore.plan(source.data, facts, mode=_mode(arguments), smoke=arguments.smoke)
+        mode = MODES[arguments.command]
+        facts = probe.device(facts)
+        planned(source.data, facts, mode, smoke=arguments.smoke)
     except ConfigError as error:
         complain(with_places(error, source).problems, arguments.config)
-        return EXIT_CODES["usage"]
+        return USAGE
     from shell.launching import launch
 
-    return launch(arguments.nproc, argv)
+    return launch(world, argv)
 
 
-def _mode(arguments: argparse.Namespace) -> Mode:
-    modes: dict[str, Mode] = {"run": "train", "val": "val", "test": "test"}
-    return modes[arguments.command]
+def planned(data: Any, facts: Facts, mode: Mode, *, smoke: bool = False) -> Plan:
+    """The plan, if every component it names can be built.
+
+    Raises:
+        ConfigError: what is wrong with the config and with the components it names, in one go.
+    """
+    try:
+        plan = flexcore.plan(data, facts, mode=mode, smoke=smoke)
+    except ConfigError as error:
+        config, _, _ = parse_partly(data)
+        raise ConfigError([*error.problems, *building.problems(config, mode, smoke=smoke)]) from None
+    building.check(plan)
+    return plan
 
 
-def _carry_out(arguments: argparse.Namespace) -> NoReturn:
-    """One rank: everything happens inside `held`, so that models outlive the group until the process leaves."""
-    from shell.processes import leave
+def _carried_out(arguments: argparse.Namespace) -> int:
+    """One rank's work and its exit code; what ends it is printed once, as problems where the user caused it."""
+    source = None
+    try:
+        source = files.read(arguments.config, arguments.overrides)
+        return _run(arguments, source)
+    except ConfigError as error:
+        if _speaks():
+            complain(with_places(error, source).problems, arguments.config)
+        return USAGE
+    except BuildError as error:
+        if _speaks():
+            complain(with_places(_told(error), source).problems, arguments.config)
+        return USAGE
+    except KeyboardInterrupt:  # before or after the part in which signals are stop requests
+        return EXIT_CODES["interrupted"]
+    except Exception as error:
+        return _ended_by(error)
 
-    held: list[Any] = []
-    code = _guarded(lambda: _run(arguments, held), arguments)
-    leave(code)
+
+def _ended_by(error: Exception) -> int:
+    """A failure that is no config's fault: one line if it is foreseen, else its traceback."""
+    code = code_of(error)
+    if code == 1 and not isinstance(error, PeerFailed):
+        traceback.print_exc()
+    elif _speaks() or isinstance(error, LauncherError):  # without an environment nobody knows who speaks
+        say(f"flexcore: {error}", file=sys.stderr)
+    return code
 
 
-def _run(arguments: argparse.Namespace, held: list[Any]) -> int:
-    from shell import settling
+def _told(error: BuildError) -> ConfigError:
+    """The problem, after the traceback of the user's own code."""
+    cause = error.__cause__
+    if cause is not None:
+        own = cause.__traceback__.tb_next if cause.__traceback__ is not None else None
+        traceback.print_exception(type(cause), cause, own)
+    return ConfigError([error.problem])
+
+
+def _run(arguments: argparse.Namespace, source: files.Source) -> int:
     from shell.execute import execute
 
-    source = files.read(arguments.config, arguments.overrides)
-    try:
-        facts = settling.first_round(settling.with_stem(Facts(), arguments.config), source.data, _mode(arguments), smoke=arguments.smoke)
-        plan = flexcore.plan(source.data, facts, mode=_mode(arguments), smoke=arguments.smoke)
-        result = execute(plan, _before_start=_print_plan if not arguments.quiet else None, _hold=held)
-    except ConfigError as error:
-        raise with_places(error, source) from error
+    mode = MODES[arguments.command]
+    read_rank(launchers.infer(os.environ), os.environ)  # what others make of a broken environment is hard to read
+    facts = probe.device(probe.environment(settling.with_stem(Facts(), arguments.config)))
+    first = planned(source.data, facts, mode, smoke=arguments.smoke)
+    facts = probe.checkpoints(facts, first.config, first.names.work_dir)
+    plan = flexcore.plan(first.config, facts, mode=mode, smoke=arguments.smoke)
+    result = execute(plan, _before_start=None if arguments.quiet else _print_plan, _leaves=True)
     if _speaks():
-        say(f"{result.reason}: epoch {result.epoch}, iteration {result.iter}  " + "  ".join(f"{k} {v:.4f}" for k, v in result.metrics.items()))
+        say(summary(result))
     return result.exit_code
+
+
+def summary(result: RunResult) -> str:
+    """How a run ended, in one line: where it stands, the last metrics, where its checkpoints are."""
+    parts = [f"{result.reason}: epoch {result.epoch}, iteration {result.iter}"]
+    parts += [f"{name} {value:.{result.plan.logging.digits}f}" for name, value in result.metrics.items()]
+    if result.plan.mode == "train":
+        names = [path.rpartition("/")[2] for path in result.checkpoints]
+        shown = ", ".join([*(["..."] if len(names) > SHOWN else []), *names[-SHOWN:]]) or "no new one"
+        parts.append(f"checkpoints in {result.plan.names.checkpoint_dir}: {shown}")
+    if result.save_failed:
+        parts.append("a save failed; see the log")
+    return "; ".join(parts)
 
 
 def _print_plan(plan: Plan) -> None:
     if _speaks():
-        say(str(plan).rstrip("\n"), "", file=sys.stdout)
+        say(str(plan).rstrip("\n"), "")
         sys.stdout.flush()
 
 
@@ -91,45 +170,19 @@ def _speaks() -> bool:
     return next((os.environ[name] == "0" for name in names if name in os.environ), True)
 
 
-def _guarded(work: Callable[[], int], arguments: argparse.Namespace) -> int:
-    """The work's exit code; errors are printed once, by rank 0, as problems rather than tracebacks."""
-    from shell.building import BuildError
-    from shell.contracts import Prediction  # noqa: F401  (torch is loaded from here on)
-    from shell.settling import PeerFailed, code_of
-
-    try:
-        return work()
-    except ConfigError as error:
-        if _speaks():
-            complain(error.problems, arguments.config)
-        return EXIT_CODES["usage"]
-    except PeerFailed as error:
-        return error.code
-    except BuildError as error:
-        if _speaks() and error.__cause__ is not None:
-            traceback.print_exception(error.__cause__)
-            complain([error.problem], arguments.config)
-        return EXIT_CODES["usage"]
-    except Exception as error:
-        code = code_of(error)
-        if code == 1:
-            traceback.print_exc()
-        elif _speaks():
-            say(f"flexcore: {error}", file=sys.stderr)
-        return code
-
-
 def probed_plan(data: Any, given: Facts, mode: Mode) -> Plan:
-    """The plan with model and data built in this process, on behalf of however many ranks are asked for."""
-    from attrs import evolve
+    """The plan with model and data built in this process, on behalf of however many ranks are asked for.
 
-    from shell import building, probe
+    Raises:
+        ConfigError: as `planned`; also for a component whose constructor raises, after its traceback.
+    """
     from shell.assembling import observed_by_building
 
-    facts = probe.environment(given)
-    facts = probe.device(evolve(facts, entropy=None, started_at=None) if given.entropy is None else facts)
-    first = flexcore.plan(data, facts, mode=mode)
+    facts = probe.device(evolve(probe.environment(given), entropy=given.entropy, started_at=given.started_at))
+    first = planned(data, facts, mode)
     facts = probe.checkpoints(facts, first.config, first.names.work_dir)
-    building.check(first)
-    seen = observed_by_building(first)
+    try:
+        seen = observed_by_building(first)
+    except BuildError as error:
+        raise _told(error) from error
     return flexcore.plan(first.config, evolve(facts, **seen), mode=mode)

@@ -13,7 +13,7 @@ from flexcore.problems import ConfigError
 from flexcore.rules import problem
 from flexcore.run_plan import Environment, Fresh, LoadWeights, Mode, Plan, Resume
 from shell import manifests, probe
-from shell.locking import WorkDirLocked
+from shell.locking import LockUnavailable, WorkDirLocked
 from shell.processes import Group
 from shell.results import EXIT_CODES, CheckpointRefused, StalePlan
 
@@ -184,7 +184,7 @@ def code_of(error: BaseException) -> int:
     from shell.processes import LauncherError
 
     match error:
-        case ConfigError() | BuildError() | LauncherError():
+        case ConfigError() | BuildError() | LauncherError() | LockUnavailable():
             return EXIT_CODES["usage"]
         case StalePlan():
             return EXIT_CODES["stale"]
