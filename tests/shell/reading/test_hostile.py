@@ -2,7 +2,6 @@
 
 import os
 import sys
-import time
 
 import pytest
 
@@ -129,13 +128,12 @@ BOMBS = {
 }
 
 
+@pytest.mark.timeout(60)
 @pytest.mark.parametrize("name", BOMBS)
 def test_a_bomb_is_bounded(folder, name):
-    start = time.perf_counter()
     found = folder.problems(BOMBS[name])
     assert {problem.code for problem in found} <= {"FK007", "FK002"}
     assert len(found) <= 50
-    assert time.perf_counter() - start < 5
 
 
 DATA_BOMBS = {
@@ -158,12 +156,11 @@ DATA_BOMBS = {
 }  # fmt: skip
 
 
+@pytest.mark.timeout(60)
 @pytest.mark.parametrize("name", DATA_BOMBS)
 def test_a_data_bomb_is_bounded(folder, name):
     text, code = DATA_BOMBS[name]
-    start = time.perf_counter()
     assert {problem.code for problem in folder.problems(text, name)} == {code}
-    assert time.perf_counter() - start < 5
 
 
 def test_bases_that_double_are_bounded(folder):
