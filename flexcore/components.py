@@ -113,8 +113,6 @@ def thaw(value: Frozen) -> Any:
             return [thaw(item) for item in values]
         case Members(values):
             return {thaw(item) for item in values}
-        case Component(type=type_name, kwargs=kwargs):
-            return {"type": type_name, **thaw(kwargs)}
         case tuple():
             return tuple(thaw(item) for item in value)
         case _:

@@ -28,9 +28,7 @@ def _or_unknown(value: object, fact: str) -> str:
     return f"? (needs {fact})" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _thing(thing: Component | Supplied | None) -> str:
-    if thing is None:
-        return "none"
+def _thing(thing: Component | Supplied) -> str:
     if isinstance(thing, Supplied):
         return "supplied at run time"
     args = ", ".join(f"{key}={_brief(value)}" for key, value in thing.kwargs.entries)

@@ -154,8 +154,10 @@ def _accepted(kind: Any) -> tuple[type, ...]:
     if get_origin(kind) is not tuple:
         return (dict,)
     if kind == tuple[NamedMetric, ...]:
-        return (list, tuple, dict, str)
-    return (list, tuple, dict) if kind in (tuple[NamedLoader, ...], tuple[Schedule, ...]) else (list, tuple)
+        return (list, tuple, dict, Supplied, str)
+    if kind == tuple[NamedLoader, ...]:
+        return (list, tuple, dict, Supplied)
+    return (list, tuple, dict) if kind == tuple[Schedule, ...] else (list, tuple)
 
 
 def _wanted(args: tuple[Any, ...]) -> str:

@@ -25,7 +25,7 @@ def test_a_permutation_of_a_huge_range_stays_inside_it():
     assert all(0 <= permuted(x) < n for x in (0, 1, n // 2, n - 1))
 
 
-@pytest.mark.parametrize("n", [2, 3, 4, 5, 6])
+@pytest.mark.parametrize("n", [2, 3, 4, 5])
 def test_permutations_of_few_are_equally_likely(n):
     """Chi-square over seeds; the limit is the 0.9999 quantile by Wilson and Hilferty's approximation."""
     trials = 40 * len(list(permutations(range(n))))
