@@ -30,13 +30,26 @@ FLAG_OF_FACT: Mapping[str, str] = {
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Parse, dispatch, exit. `run`, `val` and `test` leave without interpreter teardown (see processes.leave)."""
-    arguments = _parser().parse_args(argv)
+    arguments = parsed(argv)
     sys.path.insert(0, "")
     if arguments.command in MODES:
         from shell.running import run_command
 
         run_command(arguments, list(sys.argv[1:] if argv is None else argv))
     sys.exit(COMMANDS[arguments.command](arguments))
+
+
+def parsed(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The arguments; overrides may also follow options, which argparse alone does not let them."""
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(argv)
+    takes = hasattr(arguments, "overrides")
+    strange = [word for word in rest if word.startswith("-") or not takes]
+    if strange:
+        parser.error(f"unrecognized arguments: {' '.join(strange)}")
+    if takes:
+        arguments.overrides += rest
+    return arguments
 
 
 class _Version(argparse.Action):
@@ -90,9 +103,7 @@ def _add_facts(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--train-samples", type=_positive, metavar="N", help="length of the training dataset")
     for mode, what in (("val", "validation"), ("test", "test")):
         once_each = f"length of a {what} dataset, once each"
-        parser.add_argument(
-            f"--{mode}-samples", type=_positive, metavar="N", action="append", help=once_each
-        )
+        parser.add_argument(f"--{mode}-samples", type=_positive, metavar="N", action="append", help=once_each)
     parser.add_argument("--device", choices=("cpu", "cuda"))
 
 
@@ -173,18 +184,20 @@ def _hint(plan: "flexcore.Plan") -> list[str]:
     flags = [flag for flag in dict.fromkeys(waiting) if flag != "--probe"]
     if not waiting:
         return []
-    told = f"{' '.join(flags)}, or --probe to build model and data" if flags else "--probe builds model and data"
+    told = (
+        f"{' '.join(flags)}, or --probe to build model and data" if flags else "--probe builds model and data"
+    )
     return [f"{'to settle':<12} {told}"]
 
 
 def _dry(arguments: argparse.Namespace, source: files.Source) -> "flexcore.Plan":
-    """From config, flags and environment alone; work_dir is looked at, nothing is built."""
+    """From config, flags, environment and what stands in work_dir; nothing is built, and twice gives the same."""
     from shell import probe
 
     facts = probe.environment(given_facts(arguments, arguments.config))
     facts = evolve(facts, entropy=None, started_at=None)
     first = flexcore.plan(source.data, facts, mode=arguments.mode)
-    facts = probe.checkpoints(facts, first.config, first.names.work_dir)
+    facts = evolve(probe.checkpoints(facts, first.config, first.names.work_dir), free_disk=None)
     return flexcore.plan(first.config, facts, mode=arguments.mode)
 
 

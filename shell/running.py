@@ -134,7 +134,9 @@ def _run(arguments: argparse.Namespace, source: files.Source) -> int:
     from shell.execute import execute
 
     mode = MODES[arguments.command]
-    read_rank(launchers.infer(os.environ), os.environ)  # what others make of a broken environment is hard to read
+    read_rank(
+        launchers.infer(os.environ), os.environ
+    )  # what others make of a broken environment is hard to read
     facts = probe.device(probe.environment(settling.with_stem(Facts(), arguments.config)))
     first = planned(source.data, facts, mode, smoke=arguments.smoke)
     facts = probe.checkpoints(facts, first.config, first.names.work_dir)
