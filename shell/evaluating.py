@@ -11,6 +11,7 @@ from attrs import frozen
 from flexcore.run_plan import Evaluation
 from shell.data import batch_size, to_device
 from shell.run import Run
+from shell.state_tensors import restore_rng, rng_state
 
 
 @frozen
@@ -24,11 +25,14 @@ class EvalFeed:
 
 
 def evaluate(run: Run, part: Evaluation, mode: str) -> dict[str, float]:
-    """Run every loader; the metrics, the same on every rank. mode: "val" or "test", as hook stages have it."""
+    """Run every loader; the metrics, the same on every rank. mode: "val" or "test", as hook stages have it.
+
+    Training is not touched: each module's mode and every random stream are as before.
+    """
     started = perf_counter()
+    streams, modes = rng_state(), [(module, module.training) for module in run.called.modules()]
     run.stages.call(f"before_{mode}")
     run.stages.call(f"before_{mode}_epoch")
-    training = run.called.training
     run.called.eval()
     values: dict[str, float] = {}
     sizes = []
@@ -37,7 +41,9 @@ def evaluate(run: Run, part: Evaluation, mode: str) -> dict[str, float]:
         seen = _run_over(run, feed, metrics, part, mode)
         sizes.append(int(sum(run.group.gather(seen))))
         values.update({prefix + name: value for name, value in metrics.compute(sizes[-1]).items()})
-    run.called.train(training)
+    run.called.train(modes[0][1])  # for modules that do something on it
+    for module, training in modes:  # and for those whose owner keeps them in another mode
+        module.training = training
     run.metrics = values
     if run.rank == 0:
         run.recorder.event(
@@ -46,6 +52,7 @@ def evaluate(run: Run, part: Evaluation, mode: str) -> dict[str, float]:
         )  # fmt: skip
     run.stages.call(f"after_{mode}_epoch", metrics=values)
     run.stages.call(f"after_{mode}")
+    restore_rng(streams)
     return values
 
 
