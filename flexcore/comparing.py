@@ -243,8 +243,10 @@ def _best_differences(kept: Sequence[Segment], segments: Sequence[Segment]) -> I
 def _rules(plan: Plan, metrics: Mapping[str, float]) -> Iterator[tuple[str, Rule]]:
     """(metric, which way is better) of each save_best entry that these metrics decide."""
     saving = plan.saving
-    for entry in saving.best if saving is not None else ():
+    if saving is None:
+        return
+    for entry in saving.best:
         key = entry.key or next(iter(metrics), "")
-        rule = entry.rule or (saving and inferred_rule(key, saving.greater_keys, saving.less_keys))
+        rule = entry.rule or inferred_rule(key, saving.greater_keys, saving.less_keys)
         if rule is not None and key in metrics:
             yield key, rule

@@ -318,7 +318,9 @@ def _training_batches(run: Run, built: Built) -> Iterator[Any]:
     if isinstance(loader, Supplied) or order is None:
         hook = next((h for h in run.stages.hooks if isinstance(h, SamplerSeedHook)), None)
         tell = (lambda epoch: hook.set_epoch(built.train, epoch)) if hook is not None else (lambda _: None)
-        return data.replayed(built.train, start, plan.timeline.epoch_length if plan.timeline.by_epoch else plan.facts.train_batches, tell)
+        length, per = plan.timeline.epoch_length if plan.timeline.by_epoch else None, plan.batching.per_iteration or 1
+        run.replay = data.Replay(built.train, plan.facts.train_batches if length is None else length * per, tell)
+        return run.replay.stream(start * per, run.replay_from)
     chosen = order
     collate = data.collate_of(loader, ("train_dataloader",), _default_collate(built.contract))
     seed = derived_seed(plan.environment.seed or 0, run.rank if plan.environment.diff_rank_seed else 0, 0xDA7A)

@@ -11,7 +11,7 @@ import json
 import os
 import pathlib
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Final, TypeAlias
 
 import attrs
@@ -179,6 +179,37 @@ class Store:
         path.rename(hidden)
         manifests.sync_directory(self._root)
         _delete(hidden)
+
+    def amend(self, name: str, change: Callable[[Mapping[str, Any]], Mapping[str, JSON]]) -> None:
+        """Replace the fields of a standing checkpoint by one rename; its tensors stay as they are.
+
+        Raises:
+            SaveFailed: it is as it was.
+
+        """
+        path = self._root / name
+        temporary = path / f"{manifests.TEMPORARY}{manifests.MANIFEST}"
+        try:
+            found = manifests.read(path)
+            if not isinstance(found, Manifest):
+                raise SaveFailed(name, found.reason)
+            fields = change(found.fields)
+            check_json("fields", dict(fields))
+            _delete(temporary)
+            _write_file(temporary, [manifests.seal(name, found.files, fields)])
+            temporary.rename(path / manifests.MANIFEST)
+            manifests.sync_directory(path)
+        except OSError as error:
+            raise SaveFailed(name, _told(error)) from error
+
+    def holds(self, name: str, stem: str, tensors: Mapping[str, torch.Tensor]) -> bool:
+        """Whether the checkpoint `name` has exactly these tensors under `stem`; none at all is as good as no file."""
+        found = manifests.read(self._root / name)
+        if not isinstance(found, Manifest):
+            return False
+        loaded = Loaded(found)
+        stored = loaded.tensors(stem) if stem in loaded.stems else {}
+        return stored.keys() == tensors.keys() and all(torch.equal(stored[key], one.cpu()) for key, one in tensors.items())
 
     def load(self, path: Path) -> Loaded:
         """Verify the checkpoint at `path`, in this store or anywhere; DamagedCheckpoint before any tensor is read."""

@@ -11,13 +11,14 @@ from torch.utils.data import DataLoader as TorchLoader
 from torch.utils.data import IterableDataset, get_worker_info
 from torch.utils.data.dataloader import default_collate
 
-from flexcore.components import Supplied
+from flexcore.components import Component, Supplied, thaw
 from flexcore.config import DataLoader
 from flexcore.problems import ConfigError, Path
 from flexcore.rules import problem
 from flexcore.run_plan import Environment, Plan
 from flexcore.sampling import Order, derived_seed
 from shell import building, ordering
+from shell.state_tensors import restore_rng, rng_state
 
 Collate = Callable[[list[Any]], Any]
 
@@ -55,7 +56,8 @@ def pseudo_collate(samples: list[Any]) -> Any:
     if isinstance(first, Mapping):
         return {key: pseudo_collate([sample[key] for sample in samples]) for key in first}
     if isinstance(first, tuple | list):
-        return type(first)(pseudo_collate(list(column)) for column in zip(*samples, strict=True))
+        columns = [pseudo_collate(list(column)) for column in zip(*samples, strict=True)]
+        return type(first)(*columns) if hasattr(first, "_fields") else type(first)(columns)
     return samples
 
 
@@ -65,8 +67,13 @@ def collate_of(loader: DataLoader, path: Path, default: Collate) -> Collate:
     known: dict[str, Collate] = {"default_collate": default_collate, "pseudo_collate": pseudo_collate}
     if loader.collate_fn.type in known:
         return known[loader.collate_fn.type]
-    target = building.resolve(loader.collate_fn.type)
-    kwargs = {str(k): v for k, v in loader.collate_fn.kwargs.entries}
+    return _function(loader.collate_fn)
+
+
+def _function(component: Component) -> Callable[..., Any]:
+    """A named function with the arguments the config gives it."""
+    kwargs = thaw(component.kwargs)
+    target = building.resolve(component.type)
     return partial(target, **kwargs) if kwargs else target
 
 
@@ -101,7 +108,7 @@ def batches(
     source = Keyed(dataset, seed)
     if loader.num_workers == 0 and not loader.pin_memory:
         return _InProcess(source, collate, keyed)
-    init = None if loader.worker_init_fn is None else building.resolve(loader.worker_init_fn.type)
+    init = None if loader.worker_init_fn is None else _function(loader.worker_init_fn)
     workers = {"multiprocessing_context": env.mp_start_method} if loader.num_workers else {}
     return TorchLoader(
         source, batch_sampler=_Stream(keyed), collate_fn=collate, num_workers=loader.num_workers,  # type: ignore[arg-type]
@@ -155,26 +162,71 @@ def train_keys(plan: Plan, order: Order, start: int, rank: int) -> Iterator[tupl
             at += 1
 
 
-def replayed(loader: Iterable[Any], start: int, per_epoch: int | None, set_epoch: Callable[[int], None]) -> Iterator[Any]:
-    """Batches of a user's own loader, epoch after epoch, reading past the first `start` micro-batches' epoch part.
+class Replay:
+    """Batches of a user's own loader, pass after pass; its state puts a resume exactly where this one stands.
 
-    Raises:
-        ConfigError: the loader is empty.
+    What a pass is made of is drawn when it starts, so the streams are noted there: a resume starts the same pass,
+    reads past what was trained on, and goes on with the streams of the checkpoint.
     """
-    epoch, skip = divmod(start, per_epoch) if per_epoch else (0, start)
-    while True:
-        set_epoch(epoch)
-        seen = 0
-        for batch in loader:
-            seen += 1
-            if seen > skip:
+
+    def __init__(self, loader: Iterable[Any], per_epoch: int | None, set_epoch: Callable[[int], None]) -> None:
+        self.loader, self.per_epoch, self.set_epoch = loader, per_epoch, set_epoch
+        self.generators = list(_generators(loader))
+        self.epoch = self.seen = 0
+        self.at_start: Any = None
+
+    def state_dict(self) -> dict[str, Any]:
+        drawn = [generator.get_state() for generator in self.generators]
+        return {"epoch": self.epoch, "seen": self.seen, "at_start": self.at_start, "generators": drawn}
+
+    def stream(self, start: int, state: Mapping[str, Any] | None) -> Iterator[Any]:
+        """Every batch from micro-batch `start` of the run on; state None: the passes before draw nothing.
+
+        Raises:
+            ConfigError: the loader is empty.
+        """
+        self.epoch, skip = divmod(start, self.per_epoch) if self.per_epoch else (0, start)
+        if state is not None:
+            self.epoch, skip = state["epoch"], state["seen"]
+            if self.per_epoch and skip >= self.per_epoch:
+                self.epoch, skip = self.epoch + 1, 0
+                self._rewind(state["generators"])
+        while True:
+            resumes = state is not None and skip > 0 and state["at_start"] is not None
+            now = rng_state()
+            if resumes and state is not None:
+                restore_rng(state["at_start"]["rng"])
+                self._rewind(state["at_start"]["generators"])
+            self.at_start = {"rng": rng_state(), "generators": [generator.get_state() for generator in self.generators]}
+            yield from self._one_pass(skip, now if resumes else None)
+            skip = max(0, skip - self.seen) if not self.per_epoch else 0
+            state, self.epoch = None, self.epoch + 1
+
+    def _one_pass(self, skip: int, streams: Any) -> Iterator[Any]:
+        self.set_epoch(self.epoch)
+        self.seen = 0
+        for batch in self.loader:
+            self.seen += 1
+            if self.seen == skip and streams is not None:
+                restore_rng(streams)
+            if self.seen > skip:
                 yield batch
-            if per_epoch and seen >= per_epoch:
+            if self.per_epoch and self.seen >= self.per_epoch:
                 break
-        if seen == 0:
+        if self.seen == 0:
             raise ConfigError([problem("FD003", ("train_dataloader",), "yielded no batch.", "Give it data.")])
-        skip = max(0, skip - seen) if not per_epoch else 0
-        epoch += 1
+
+    def _rewind(self, states: Sequence[torch.Tensor]) -> None:
+        for generator, drawn in zip(self.generators, states, strict=True):
+            generator.set_state(drawn)
+
+
+def _generators(loader: Any) -> Iterator[torch.Generator]:
+    """The torch generators that a loader and its samplers draw from, each once."""
+    batch_sampler = getattr(loader, "batch_sampler", None)
+    owners = (loader, getattr(loader, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None))
+    found = [getattr(owner, "generator", None) for owner in owners]
+    yield from {id(one): one for one in found if isinstance(one, torch.Generator)}.values()
 
 
 def eval_keys(order: Order, rank: int, limit: int | None) -> tuple[int, int, list[tuple[int, Sequence[int]]]]:

@@ -14,8 +14,8 @@ _encode = json.JSONEncoder().encode
 class Recorder:
     """Rank 0's record. The loop appends to its columns; every event writes those first, then itself.
 
-    Every event but a log line is handed to the system as it is written, before a checkpoint commits; so a killed
-    process loses only steps that a resume repeats.
+    Every event but a log line is handed to the system as it is written, and the steps before a checkpoint before
+    it commits; so a killed process loses only steps that a resume repeats.
     """
 
     def __init__(self, directory: pathlib.Path | None) -> None:
@@ -49,6 +49,12 @@ class Recorder:
         """Record what happened, after the steps before it, and hand it all to the system."""
         self.flush()
         self._write({"event": kind, **fields})
+        if self._file is not None:
+            self._file.flush()
+
+    def hand_over(self) -> None:
+        """Everything up to here to the system: what a checkpoint holds must be on record before it stands."""
+        self.flush()
         if self._file is not None:
             self._file.flush()
 

@@ -54,6 +54,7 @@ def train(run: Run, stopper: Stopper) -> str:
     clock = run.plan.timeline
     assert clock is not None and clock.max_iters is not None
     total = clock.max_iters
+    run.called.train()  # a pretrained model may come in evaluation mode; hooks may still freeze parts of it
     run.stages.call("before_train")
     if run.started_at_iter == run.completed > 0 and not run.validated:
         validate_if_due(run)
@@ -70,8 +71,9 @@ def train(run: Run, stopper: Stopper) -> str:
                 if reason is None:
                     validate_if_due(run)
                     reason = loop.stopper.asked(perf_counter()) if run.completed < total else None
-    if reason is not None and run.completed < total:
-        _save_stopped(run)
+    for hook in run.stages.hooks:
+        if isinstance(hook, CheckpointHook):
+            (hook.save_stopped if run.completed < total else hook.settle)(run)
     run.stages.call("after_train")
     return reason if reason is not None and run.completed < total else "done"
 
@@ -79,12 +81,6 @@ def train(run: Run, stopper: Stopper) -> str:
 def _length(run: Run) -> int:
     assert run.plan.timeline is not None and run.plan.timeline.epoch_length is not None
     return run.plan.timeline.epoch_length
-
-
-def _save_stopped(run: Run) -> None:
-    for hook in run.stages.hooks:
-        if isinstance(hook, CheckpointHook):
-            hook.save_stopped(run)
 
 
 def validate_if_due(run: Run) -> None:

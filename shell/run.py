@@ -43,6 +43,8 @@ class Run:
         self.wish: str | None = None
         self.wanted_checkpoint: str | None = None
         self.validated = False
+        self.replay: Any = None
+        self.replay_from: Any = None
         self.recent: deque[Mapping[str, Any]] = deque(maxlen=plan.logging.window)
         self.custom: dict[str, deque[float]] = {}
         self.data_seconds = self.step_seconds = 0.0

@@ -20,19 +20,22 @@ class CheckpointWriter:
         self.store = store
 
     def save(
-        self, run: Run, name: str, done: int, *, validated: bool, resumable: bool, retire: list[str], best: bool
-    ) -> bool:
-        """Whether the checkpoint stands, on every rank alike."""
-        rng = run.group.gather(_portable(rng_state()))
+        self, run: Run, name: str, done: int, *, validated: bool, resumable: bool, retire: list[str], best: bool,
+        planned: bool,
+    ) -> bool:  # fmt: skip
+        """Whether the checkpoint stands, on every rank alike. planned: by the plan, not by a signal or a hook's wish."""
+        own = run.group.gather([_portable(rng_state()), None if run.replay is None else _portable(run.replay.state_dict())])
         saved = True
         if self.store is not None:
-            tensors, state = gathered(run, rng)
+            tensors, state = gathered(run, own)
+            run.recorder.hand_over()
             fields = {**position(run, done), "validated": validated, "resumable": resumable, "retire": retire,
                       "best": best, "state": state}  # fmt: skip
             try:
                 path = self.store.save(name, tensors, fields)
                 run.checkpoints.append(str(path))
-                run.recorder.event("save", name=name, iter=done, epoch=fields["epoch"], best=best, validated=validated)
+                run.recorder.event("save", name=name, iter=done, epoch=fields["epoch"], best=best, validated=validated,
+                                   planned=planned)  # fmt: skip
             except SaveFailed as error:
                 saved = False
                 run.logger.error("%s", error)
@@ -42,6 +45,18 @@ class CheckpointWriter:
         run.save_failed = run.save_failed or not saved
         run.saved_at = done if saved and resumable else run.saved_at
         return saved
+
+    def settle(self, run: Run, name: str) -> None:
+        """Tell the run's last checkpoint that its validation is done, so that running again does not repeat it."""
+        if self.store is None:
+            return
+        hooks, tensors = split(hook_states(run))
+        try:
+            if not self.store.holds(name, "hooks", tensors):  # to change a tensor would be another save
+                return
+            self.store.amend(name, lambda fields: {**fields, "validated": True, "state": {**fields["state"], "hooks": hooks}})
+        except SaveFailed as error:
+            run.logger.warning("%s", error)
 
     def remove(self, run: Run, names: list[str]) -> None:
         if self.store is None:
@@ -68,15 +83,16 @@ def position(run: Run, done: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def gathered(run: Run, rng: list[Any]) -> tuple[dict[str, Mapping[str, torch.Tensor]], dict[str, Any]]:
-    """(tensors by file, JSON state): model, optimizer by parameter name, hooks, scaler, RNG of every rank."""
+def gathered(run: Run, own: list[Any]) -> tuple[dict[str, Mapping[str, torch.Tensor]], dict[str, Any]]:
+    """(tensors by file, JSON state): model, optimizer by parameter name, hooks, scaler, and what is each rank's own."""
     optimizer, optimizer_tensors = split(optimizer_state(run.optim_wrapper.optimizer, trainable(run.model)))
     hooks, hook_tensors = split(hook_states(run))
     tensors: dict[str, Mapping[str, torch.Tensor]] = {"model": dict(run.strategy.save_state()), "optimizer": optimizer_tensors}
     if hook_tensors:
         tensors["hooks"] = hook_tensors
     scaler = run.optim_wrapper.scaler
-    state = {"optimizer": optimizer, "hooks": hooks, "rng": rng, "scaler": None if scaler is None else scaler.state_dict()}
+    state = {"optimizer": optimizer, "hooks": hooks, "rng": [rng for rng, _ in own], "replay": [replay for _, replay in own],
+             "scaler": None if scaler is None else scaler.state_dict()}  # fmt: skip
     return tensors, state
 
 
@@ -102,6 +118,8 @@ def restore(run: Run, loaded: Loaded) -> list[str]:
     if state["scaler"] is not None and run.optim_wrapper.scaler is not None:
         run.optim_wrapper.scaler.load_state_dict(state["scaler"])
     if len(state["rng"]) == run.world_size:
+        replay = state["replay"][run.rank]
+        run.replay_from = None if replay is None else _opened(replay)
         return list(restore_rng(_opened(state["rng"][run.rank])))
     return [f"RNG: saved for {len(state['rng'])} ranks; each of {run.world_size} derives its own from (seed, iteration, rank)"]
 

@@ -1,6 +1,7 @@
 """From a plan with unknowns to the plan that runs: facts are completed, shared by rank 0, compared and held to."""
 
 import pathlib
+import sys
 from typing import Any
 
 from attrs import evolve
@@ -164,7 +165,8 @@ def _verified(plan: Plan) -> Facts:
         if plan.start.path not in {fact.path for fact in facts.checkpoints or ()} or isinstance(plan.config.resume, str):
             raise CheckpointRefused(f"{plan.start.path}: {'; '.join(reasons)}")
         aside = manifests.set_aside(pathlib.Path(plan.start.path))
-        print(f"flexcore: {plan.start.path} is damaged ({'; '.join(reasons)}); set aside as {aside.name}, falling back")  # noqa: T201
+        text = f"flexcore: {plan.start.path} is damaged ({'; '.join(reasons)}); set aside as {aside.name}, falling back"
+        print(text, file=sys.stderr, flush=True)
 
 
 def raise_together(group: Group, failure: Exception | None) -> None:

@@ -20,6 +20,7 @@ class CheckpointHook:
         self.standing: list[str] = []
         self.best: dict[str, tuple[float, str]] = {}
         self.stopped: list[str] = []
+        self.saved_last: int | None = None
         self._next: tuple[int, int] | None = None
 
     def start(self, run: Run) -> None:
@@ -35,11 +36,11 @@ class CheckpointHook:
         done = run.iter + 1
         clock = run.plan.timeline
         assert clock is not None
-        if run.wanted_checkpoint is not None and closes(clock, run.iter):
-            self.save(run, run.wanted_checkpoint, done, validated=False)
-            run.wanted_checkpoint = None
         if done == self.due and not (clock.by_epoch and clock.epoch_length and done % clock.epoch_length == 0):
             self._save_due(run, done)
+        if run.wanted_checkpoint is not None and closes(clock, run.iter):
+            self.save(run, run.wanted_checkpoint, done, validated=False, planned=False)
+            run.wanted_checkpoint = None
 
     def after_train_epoch(self, run: Run, **_: Any) -> None:
         if run.completed == self.due:
@@ -55,15 +56,21 @@ class CheckpointHook:
         before, self.standing = self.standing, standing[len(retired):]
         leftovers, self.stopped = self.stopped, []
         if self.save(run, name, done, validated=False, retire=[*retired, *leftovers]):
+            self.saved_last = done
             self.writer.remove(run, [*retired, *leftovers])
         else:
             self.standing, self.stopped = before, leftovers
 
-    def save(self, run: Run, name: str, done: int, *, validated: bool, retire: list[str] | None = None, best: bool = False) -> bool:
+    def save(
+        self, run: Run, name: str, done: int, *, validated: bool, retire: list[str] | None = None, best: bool = False,
+        planned: bool = True,
+    ) -> bool:  # fmt: skip
         clock = run.plan.timeline
         assert clock is not None
         resumable = done == 0 or closes(clock, done - 1)
-        return self.writer.save(run, name, done, validated=validated, resumable=resumable, retire=retire or [], best=best)
+        return self.writer.save(
+            run, name, done, validated=validated, resumable=resumable, retire=retire or [], best=best, planned=planned
+        )
 
     def save_stopped(self, run: Run) -> None:
         """The state at an orderly stop, unless this very iteration was saved already."""
@@ -71,7 +78,12 @@ class CheckpointHook:
             return
         name = STOPPED.format(run.completed)
         self.stopped = [name]
-        self.save(run, name, run.completed, validated=run.validated)
+        self.save(run, name, run.completed, validated=run.validated, planned=False)
+
+    def settle(self, run: Run) -> None:
+        """At the run's end: the last regular checkpoint, if it stands where the run ended, knows it was validated."""
+        if run.validated and self.standing and self.saved_last == run.completed:
+            self.writer.settle(run, self.standing[-1])
 
     def after_val_epoch(self, run: Run, metrics: Mapping[str, float] | None = None, **_: Any) -> None:
         saving, clock = run.plan.saving, run.plan.timeline

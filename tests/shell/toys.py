@@ -6,6 +6,8 @@ forked process finds it.
 
 # ruff: noqa: C408 - configs are written as FlexibleRunner's are
 
+import contextlib
+import io
 import json
 import os
 import pathlib
@@ -162,17 +164,44 @@ class SignalAt:
             os.kill(os.getpid(), self.at[run.iter])
 
 
-class KillInValidation:
-    """kill -9 in the middle of the n-th validation (0-based), the first time round."""
+class Started:
+    """Leaves a file as training starts, with the time in it, and another as it ends."""
 
-    def __init__(self, nth: int) -> None:
-        self.nth = nth
+    def before_train(self, run: Any) -> None:
+        (run.work_dir / f"started.{run.rank}").write_text(str(time.monotonic()))
 
-    def before_val_iter(self, run: Any, **_: Any) -> None:
-        mark = run.work_dir / "killed_in_validation"
-        if run.completed and run.epoch == self.nth + 1 and not mark.exists():
+    def after_train(self, run: Any) -> None:
+        (run.work_dir / f"ended.{run.rank}").write_text(str(time.monotonic()))
+
+
+class KillIn:
+    """kill -9 at the nth call (0-based) of one stage, the first time round."""
+
+    def __init__(self, stage: str, nth: int = 0) -> None:
+        self.calls = 0
+        self.stage, self.nth = stage, nth
+
+    def _called(self, stage: str, run: Any) -> None:
+        mark = run.work_dir / "killed"
+        self.calls += stage == self.stage
+        if self.calls > self.nth and not mark.exists():
             mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
+
+    def before_val_iter(self, run: Any, **_: Any) -> None:
+        self._called("before_val_iter", run)
+
+    def after_val_epoch(self, run: Any, **_: Any) -> None:
+        self._called("after_val_epoch", run)
+
+    def before_train_iter(self, run: Any, **_: Any) -> None:
+        self._called("before_train_iter", run)
+
+    def after_train_epoch(self, run: Any, **_: Any) -> None:
+        self._called("after_train_epoch", run)
+
+    def after_run(self, run: Any, **_: Any) -> None:
+        self._called("after_run", run)
 
 
 class Wishes:
@@ -227,6 +256,13 @@ def trained_rank(rank: int, cfg: dict[str, Any], mode: str = "train") -> dict[st
     return trained(cfg, mode)
 
 
+def told(cfg: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """The same, and what it printed."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+        return trained(cfg), out.getvalue()
+
+
 def exits(cfg: dict[str, Any]) -> None:
     """Run the config and leave with its exit code, as the command does."""
     raise SystemExit(trained(cfg)["code"])
@@ -234,6 +270,19 @@ def exits(cfg: dict[str, Any]) -> None:
 
 def exits_rank(rank: int, cfg: dict[str, Any]) -> None:
     exits(cfg)
+
+
+def supplied(cfg: dict[str, Any], loader: dict[str, Any], n: int = 34) -> dict[str, Any]:
+    """Run the config with a DataLoader of the user's own: drawn orders, noise and workers as `loader` says."""
+    from flexcore import Supplied
+    from shell.execute import run
+
+    own = dict(loader)
+    if "generator" in own:
+        own["generator"] = torch.Generator().manual_seed(own["generator"])
+    live = torch.utils.data.DataLoader(Points(n, noise=0.3), batch_size=4, **own)
+    result = run(cfg | dict(train_dataloader=Supplied()), train_dataloader=live)
+    return {"reason": result.reason, "iter": result.iter}
 
 
 def weights(work_dir: pathlib.Path) -> dict[str, bytes]:
