@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from attrs import frozen
@@ -12,6 +12,7 @@ from flexcore.problems import ConfigError
 from flexcore.rules import problem
 
 Outputs = dict[str, Any]
+PAIRS = (list, tuple)
 
 
 @frozen
@@ -30,7 +31,7 @@ class Contract:
     Attributes:
         name: for the log.
         loss: (model, batch) -> (loss, named values to log). None: the model steps itself.
-        predict: (model, batch) -> Prediction.
+        predict: (model, batch) -> Prediction. test: the same for test loaders, where it differs.
         keeps_lists: batches are lists of samples (pseudo_collate) unless a collate_fn says otherwise.
     """
 
@@ -38,6 +39,11 @@ class Contract:
     loss: Callable[[nn.Module, Any], tuple[torch.Tensor, Outputs]] | None
     predict: Callable[[nn.Module, Any], Prediction]
     keeps_lists: bool = False
+    test: Callable[[nn.Module, Any], Prediction] | None = None
+
+    def prediction(self, mode: str) -> Callable[[nn.Module, Any], Prediction]:
+        """How loaders of this mode, "val" or "test", are predicted."""
+        return self.test if mode == "test" and self.test is not None else self.predict
 
 
 def contract_of(model: nn.Module, loss: Callable[..., torch.Tensor] | None, mode: str) -> Contract:
@@ -47,21 +53,23 @@ def contract_of(model: nn.Module, loss: Callable[..., torch.Tensor] | None, mode
         ConfigError: none does for training.
     """
     if hasattr(model, "train_step"):
-        return Contract("train_step", None, _own_predict, keeps_lists=True)
+        return Contract(
+            "train_step", None, _own("val_step", "test_step"), True, _own("test_step", "val_step")
+        )
     if "mode" in inspect.signature(model.forward).parameters:
         return Contract('forward(mode="loss")', _mode_loss, _mode_predict, keeps_lists=True)
     if loss is not None:
         return Contract("model and loss", _separate(loss), _pair_predict)
-    if mode == "train" and len(inspect.signature(model.forward).parameters) < 2 and not _may_return_loss(model):
-        text = f"{type(model).__name__}.forward takes one input, has no mode, and the config has no loss."
+    if mode == "train" and _is_torchs_own(model.forward):
+        text = f"is missing, and {type(model).__name__} has none of its own: its forward is torch's, without a mode."
         remedy = 'Add loss=dict(type="torch.nn:CrossEntropyLoss"), or return {"loss": ...} from forward.'
         raise ConfigError([problem("FK012", ("loss",), text, remedy)])
     return Contract('forward returning {"loss"}', _mapping_loss, _mapping_predict)
 
 
-def _may_return_loss(model: nn.Module) -> bool:
-    parameters = inspect.signature(model.forward).parameters.values()
-    return any(p.kind is p.VAR_KEYWORD or p.kind is p.VAR_POSITIONAL for p in parameters) or len(parameters) == 1
+def _is_torchs_own(forward: Callable[..., Any]) -> bool:
+    """Torch's modules never return a mapping with a loss."""
+    return forward.__module__.startswith("torch.nn.")
 
 
 def _call(model: Callable[..., Any], batch: Any, **extra: Any) -> Any:
@@ -72,9 +80,14 @@ def _call(model: Callable[..., Any], batch: Any, **extra: Any) -> Any:
     return model(batch, **extra)
 
 
-def _own_predict(model: nn.Module, batch: Any) -> Prediction:
-    step = getattr(model, "test_step", None) if not hasattr(model, "val_step") else model.val_step
-    return Prediction(step(batch) if step is not None else _call(model, batch))
+def _own(*steps: str) -> Callable[[nn.Module, Any], Prediction]:
+    """Prediction by the first of these methods that a model has, else by its forward."""
+
+    def predict(model: nn.Module, batch: Any) -> Prediction:
+        step = next((getattr(model, name) for name in steps if hasattr(model, name)), None)
+        return Prediction(step(batch) if step is not None else _call(model, batch))
+
+    return predict
 
 
 def _mode_loss(model: nn.Module, batch: Any) -> tuple[torch.Tensor, Outputs]:
@@ -85,9 +98,11 @@ def _mode_predict(model: nn.Module, batch: Any) -> Prediction:
     return Prediction(_call(model, batch, mode="predict"))
 
 
-def _separate(criterion: Callable[..., torch.Tensor]) -> Callable[[nn.Module, Any], tuple[torch.Tensor, Outputs]]:
+def _separate(
+    criterion: Callable[..., torch.Tensor],
+) -> Callable[[nn.Module, Any], tuple[torch.Tensor, Outputs]]:
     def loss(model: nn.Module, batch: Any) -> tuple[torch.Tensor, Outputs]:
-        inputs, target = batch
+        inputs, target = batch if type(batch) in PAIRS and len(batch) == 2 else _no_pair(batch)
         value = criterion(model(inputs), target)
         return value, {"loss": value.detach()}
 
@@ -95,8 +110,16 @@ def _separate(criterion: Callable[..., torch.Tensor]) -> Callable[[nn.Module, An
 
 
 def _pair_predict(model: nn.Module, batch: Any) -> Prediction:
-    inputs, target = batch
+    inputs, target = batch if type(batch) in PAIRS and len(batch) == 2 else _no_pair(batch)
     return Prediction(model(inputs), target, has_target=True)
+
+
+def _no_pair(batch: Any) -> NoReturn:
+    what = f"{type(batch).__name__} of {len(batch)}" if hasattr(batch, "__len__") else type(batch).__name__
+    text = f"with a loss component a batch is a pair (inputs, target), and the loader gave a {what}."
+    raise ConfigError(
+        [problem("FK011", ("loss",), text, "Give pairs, or a model that returns its own loss.")]
+    )
 
 
 def _mapping_loss(model: nn.Module, batch: Any) -> tuple[torch.Tensor, Outputs]:
@@ -104,7 +127,9 @@ def _mapping_loss(model: nn.Module, batch: Any) -> tuple[torch.Tensor, Outputs]:
     found = outputs.get("loss") if isinstance(outputs, Mapping) else getattr(outputs, "loss", None)
     if found is None:
         text = f'{type(model).__name__}.forward returned {type(outputs).__name__} without "loss".'
-        raise ConfigError([problem("FK012", ("loss",), text, "Add a loss component, or return a mapping with it.")])
+        raise ConfigError(
+            [problem("FK012", ("loss",), text, "Add a loss component, or return a mapping with it.")]
+        )
     return found, {"loss": found.detach()}
 
 
@@ -119,13 +144,18 @@ def _mapping_predict(model: nn.Module, batch: Any) -> Prediction:
 
 
 def parse_losses(losses: Mapping[str, Any]) -> tuple[torch.Tensor, Outputs]:
-    """mmengine's rule: each value is averaged (lists summed), and what has "loss" in its name adds up."""
-    values: Outputs = {}
-    for name, value in losses.items():
-        values[name] = sum(v.mean() for v in value) if isinstance(value, list | tuple) else value.mean()
+    """As mmengine does: each value is averaged (lists summed), and what has "loss" in its name adds up."""
+    values = {name: _averaged(value) for name, value in losses.items()}
     total = sum(value for name, value in values.items() if "loss" in name)
     if not isinstance(total, torch.Tensor):
         names = ", ".join(values) or "nothing"
-        text = f'the model returned {names}; no name holds "loss".'
+        text = f'the model returned {names}; no tensor\'s name holds "loss".'
         raise ConfigError([problem("FK012", ("model",), text, 'Name a loss term, such as "loss".')])
-    return total, {name: value.detach() for name, value in {**values, "loss": total}.items()}
+    named = {**values, "loss": total}
+    return total, {k: v.detach() if isinstance(v, torch.Tensor) else v for k, v in named.items()}
+
+
+def _averaged(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return sum(_averaged(part) for part in value)
+    return value.mean() if isinstance(value, torch.Tensor) else value

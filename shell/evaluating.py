@@ -58,7 +58,7 @@ def evaluate(run: Run, part: Evaluation, mode: str) -> dict[str, float]:
 
 def _run_over(run: Run, feed: EvalFeed, metrics: "Metrics", part: Evaluation, mode: str) -> int:
     """Feed one loader through the model into its metrics; the samples this rank counted."""
-    stages, predict, counted = run.stages, run.contract.predict, 0
+    stages, predict, counted = run.stages, run.contract.prediction(mode), 0
     before, after = stages.full.get(f"before_{mode}_iter", ()), stages.full.get(f"after_{mode}_iter", ())
     context = nullcontext if part.dtype is None else (lambda: torch.autocast(run.device.type, dtype=torch.float16))
     metrics.reset()
