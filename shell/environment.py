@@ -14,7 +14,7 @@ from shell.processes import Group, Rank
 
 
 def device_of(plan: Plan, group: Group) -> torch.device:
-    """This rank's device."""
+    """The device of this rank."""
     if plan.environment.device_type == "cuda":
         device = torch.device("cuda", group.rank.local_rank)
         torch.cuda.set_device(device)

@@ -81,14 +81,34 @@ def packed(values: list[Any]) -> list[Any]:
 
 def unpacked(column: list[Any]) -> list[Any]:
     """The values `packed` wrote."""
-    return [column[1]] * column[2] if column and column[0] == 0 else column[1:]
+    return [column[1]] * column[2] if len(column) == 3 and column[0] == 0 else column[1:]
+
+
+class DamagedRecord(ValueError):  # noqa: N818 - named for what was found
+    """A line that is not the last one cannot be read."""
 
 
 def read(path: pathlib.Path) -> Iterator[dict[str, Any]]:
-    """The events of one file in order; a line a kill cut short ends the file."""
-    with path.open(encoding="utf-8") as file:
-        for line in file:
-            try:
-                yield json.loads(line)
-            except ValueError:
-                return
+    """The events of one file in order; a last line that a kill cut short is left out.
+
+    Raises:
+        DamagedRecord: any other line is no event.
+    """
+    with path.open(encoding="utf-8", errors="replace") as file:
+        cut = None
+        for number, line in enumerate(file, 1):
+            if cut is not None:
+                raise DamagedRecord(f"{path}: line {cut} is not an event; the record was changed after the run.")
+            event = _decoded(line)
+            if event is None:
+                cut = number
+            else:
+                yield event
+
+
+def _decoded(line: str) -> dict[str, Any] | None:
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) and "event" in found else None

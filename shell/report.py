@@ -3,7 +3,10 @@
 import pathlib
 from typing import Any
 
+from attrs import evolve
+
 from flexcore.comparing import Comparison, Segment, compared
+from flexcore.problems import ConfigError
 from flexcore.run_plan import Plan
 from shell import events
 
@@ -11,8 +14,11 @@ SHOWN = 20
 
 
 def report(work_dir: pathlib.Path) -> tuple[str, int]:
-    """(text, exit code): 0 nothing differs, 1 something does, 2 there is no record."""
-    segments = read_segments(work_dir)
+    """(text, exit code): 0 nothing differs, 1 something does, 2 there is no record, or none that can be read."""
+    try:
+        segments = read_segments(work_dir)
+    except (ConfigError, events.DamagedRecord, OSError) as error:
+        return f"flexcore: {error}", 2
     if not segments:
         return f"flexcore: {work_dir}: no recorded run. Give the work_dir of `flexcore run`.", 2
     comparison = compared(segments)
@@ -30,15 +36,26 @@ def told(comparison: Comparison, work_dir: pathlib.Path) -> str:
 
 
 def read_segments(work_dir: pathlib.Path) -> list[Segment]:
-    """Every training start recorded under work_dir, oldest first; one that never started training is left out."""
+    """Every training start recorded under work_dir, oldest first; one that never started training is left out.
+
+    Raises:
+        ConfigError: a plan.json cannot be read. DamagedRecord: an events file cannot.
+    """
     found = []
-    for file in sorted(work_dir.glob(f"*/{events.FILE}"), key=lambda path: path.stat().st_mtime):
+    for file in work_dir.glob(f"*/{events.FILE}"):
         plan_file = file.parent / "plan.json"
         if plan_file.exists():
-            segment = segment_of(Plan.from_json(plan_file.read_text(encoding="utf-8")), list(events.read(file)))
+            segment = segment_of(_plan(plan_file), list(events.read(file)))
             if segment is not None and segment.plan.mode == "train":
-                found.append(segment)
-    return latest_run(found)
+                found.append(((segment.plan.names.timestamp or "", file.stat().st_mtime_ns), segment))
+    return latest_run([segment for _, segment in sorted(found, key=lambda pair: pair[0])])
+
+
+def _plan(file: pathlib.Path) -> Plan:
+    try:
+        return Plan.from_json(file.read_text(encoding="utf-8", errors="replace"))
+    except ConfigError as error:
+        raise ConfigError(evolve(p, where=p.where or str(file)) for p in error.problems) from error
 
 
 def latest_run(segments: list[Segment]) -> list[Segment]:

@@ -4,6 +4,7 @@ import logging
 import pathlib
 import sys
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Any, Self
 
 from flexcore.run_plan import Plan
@@ -32,7 +33,7 @@ class Console:
 
     def _make_handlers(self) -> list[logging.Handler]:
         handlers: list[logging.Handler] = []
-        if self.rank == 0 and sys.stderr.isatty():
+        if self.rank == 0 and sys.stderr.isatty() and find_spec("rich") is not None:
             handlers.append(self._rich_handler())
         else:
             plain = logging.StreamHandler()
@@ -47,7 +48,14 @@ class Console:
     def _rich_handler(self) -> logging.Handler:
         from rich.console import Console as RichConsole
         from rich.logging import RichHandler
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
 
         console = RichConsole(stderr=True)
         if self.plan.timeline is not None and self.plan.timeline.max_iters:
@@ -76,10 +84,13 @@ class Console:
         self.logger.info("%siter %d/%d  %s%s", epoch, done, run.max_iters, shown, eta)
 
     def eval_line(self, run: Run, mode: str, metrics: Mapping[str, float]) -> None:
-        digits = self.plan.logging.digits
+        if self._progress is not None:
+            self._progress.update(self._task, completed=run.completed)
+        digits, clock, after = self.plan.logging.digits, self.plan.timeline, ""
         shown = "  ".join(f"{name} {value:.{digits}f}" for name, value in metrics.items())
-        after = f" after epoch {run.epoch}" if self.plan.timeline and self.plan.timeline.by_epoch else f" after iter {run.completed}"
-        self.logger.info("%s%s  %s", "validation" if mode == "val" else mode, after if mode == "val" else "", shown)
+        if mode == "val" and clock is not None:
+            after = f" after epoch {run.epoch}" if clock.by_epoch else f" after iter {run.completed}"
+        self.logger.info("%s%s  %s", "validation" if mode == "val" else mode, after, shown)
 
 
 def _value(name: str, value: float, digits: int) -> str:

@@ -1,0 +1,95 @@
+"""A process is set up as planned and put back; streams of ranks are equal or apart as the plan says."""
+
+import random
+import resource
+
+import numpy as np
+import pytest
+import torch
+
+import flexcore
+from shell import environment
+from shell.processes import Group, Rank
+
+
+def plan_of(**changes):
+    config = {
+        "model": {"type": "tests.shell.parts:Net"},
+        "train_dataloader": {"dataset": {"type": "tests.shell.parts:Pairs"}, "batch_size": 2},
+        "optim_wrapper": {"optimizer": {"type": "SGD", "lr": 0.1}},
+        "train_cfg": {"by_epoch": True, "max_epochs": 3},
+        "randomness": {"seed": 5, **changes.pop("randomness", {})},
+        **changes,
+    }
+    return flexcore.plan(config, flexcore.Facts(world_size=1, device_type="cpu"))
+
+
+def drawn():
+    return torch.rand(()).item(), random.random(), np.random.rand()
+
+
+def started(plan, rank):
+    with environment.prepared(plan, rank):
+        first = drawn()
+        environment.diverge(plan, rank)
+        return first, drawn()
+
+
+def test_ranks_draw_alike_unless_they_are_to_differ():
+    zero, one = Rank(world_size=2), Rank(rank=1, world_size=2)
+    assert started(plan_of(), zero) == started(plan_of(), one) == started(plan_of(), zero)
+    apart = plan_of(randomness={"diff_rank_seed": True})
+    (first, then), (first_there, then_there) = started(apart, zero), started(apart, one)
+    assert first == first_there
+    assert not set(then) & set(then_there)
+
+
+def test_another_seed_is_another_stream():
+    assert started(plan_of(), Rank()) != started(plan_of(randomness={"seed": 6}), Rank())
+
+
+def test_a_resume_on_other_ranks_draws_by_seed_iteration_and_rank():
+    def after(iteration, rank):
+        environment.reseed(plan_of(), iteration, rank)
+        return drawn()
+
+    assert after(10, 1) == after(10, 1)
+    assert len({after(10, 0), after(10, 1), after(11, 0)}) == 3
+
+
+def test_determinism_is_switched_on_and_put_back():
+    before = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.backends.cudnn.benchmark,
+        torch.backends.cudnn.deterministic,
+    )
+    with environment.prepared(plan_of(randomness={"deterministic": True}), Rank()):
+        assert torch.are_deterministic_algorithms_enabled()
+        assert (torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic) == (False, True)
+    with environment.prepared(plan_of(env_cfg={"cudnn_benchmark": True}), Rank()):
+        assert torch.backends.cudnn.benchmark
+    now = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.backends.cudnn.benchmark,
+        torch.backends.cudnn.deterministic,
+    )
+    assert now == before
+
+
+def test_they_are_put_back_after_a_failure_too():
+    with pytest.raises(KeyError), environment.prepared(plan_of(randomness={"deterministic": True}), Rank()):
+        raise KeyError
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+@pytest.mark.parametrize(("wanted", "soft"), [(2048, 2048), (512, 1024), (10**9, 4096)])
+def test_the_limit_of_open_files_is_only_raised_and_within_the_hard_one(monkeypatch, wanted, soft):
+    set_to = [1024]
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 4096))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: set_to.append(limits[0]))
+    with environment.prepared(plan_of(env_cfg={"resource_limit": wanted}), Rank()):
+        assert set_to[-1] == soft
+
+
+def test_the_device_of_a_cpu_rank():
+    assert environment.device_of(plan_of(), Group()) == torch.device("cpu")
