@@ -27,7 +27,7 @@ def prepared(plan: Plan, rank: Rank) -> Iterator[None]:
     """Seeded alike on every rank, so that models start equal; `diverge` sets ranks apart afterwards."""
     env = plan.environment
     before = (torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic)
-    torch.use_deterministic_algorithms(env.deterministic)
+    _deterministic(env.deterministic)
     torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = env.cudnn_benchmark, env.deterministic
     _raise_file_limit(env.resource_limit)
     if "cv2" in sys.modules:
@@ -37,8 +37,14 @@ def prepared(plan: Plan, rank: Rank) -> Iterator[None]:
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before[0])
+        _deterministic(before[0])
         torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = before[1:]
+
+
+def _deterministic(wanted: bool) -> None:
+    """Set only where it is not so already: setting it imports the compiler, 1.5 s an evaluation need not pay."""
+    if torch.are_deterministic_algorithms_enabled() != wanted:
+        torch.use_deterministic_algorithms(wanted)
 
 
 def diverge(plan: Plan, rank: Rank) -> None:

@@ -499,6 +499,17 @@ def test_start_up_stays_cheap(here):
     assert not heavy & loaded
 
 
+def test_an_evaluation_loads_no_compiler_and_no_logger_it_does_not_use(here):
+    code = (
+        "import sys, shell.processes as p\n"
+        "p.leave = lambda code: (print(code, *sys.modules), sys.exit())\n"
+        "from shell.cli import main\nmain(['val', 'good.py', '--quiet', 'work_dir=wd'])"
+    )
+    code, *loaded = python(code=("-c", code)).stdout.splitlines()[-1].split()
+    assert code == "0"
+    assert not {"torch._dynamo", "torchmetrics", "rich", "tensorboard", "shell.launching"} & set(loaded)
+
+
 @pytest.mark.slow
 def test_a_bare_environment_plans_and_lints(here):
     """Installed without extras: three dependencies, no torch, no numpy."""
