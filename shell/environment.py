@@ -26,9 +26,16 @@ def device_of(plan: Plan, group: Group) -> torch.device:
 def prepared(plan: Plan, rank: Rank) -> Iterator[None]:
     """Seeded alike on every rank, so that models start equal; `diverge` sets ranks apart afterwards."""
     env = plan.environment
-    before = (torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic)
+    before = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.backends.cudnn.benchmark,
+        torch.backends.cudnn.deterministic,
+    )
     _deterministic(env.deterministic)
-    torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = env.cudnn_benchmark, env.deterministic
+    torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = (
+        env.cudnn_benchmark,
+        env.deterministic,
+    )
     _raise_file_limit(env.resource_limit)
     if "cv2" in sys.modules:
         sys.modules["cv2"].setNumThreads(env.opencv_num_threads)

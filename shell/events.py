@@ -40,7 +40,14 @@ class Recorder:
     def flush(self) -> None:
         """Write the columns gathered since the last time."""
         if self.lr:
-            self._write({"event": "steps", "first": self._first, "lr": packed(self.lr), "samples": packed(self.samples)})
+            self._write(
+                {
+                    "event": "steps",
+                    "first": self._first,
+                    "lr": packed(self.lr),
+                    "samples": packed(self.samples),
+                }
+            )
             self._first += len(self.lr)
             self.lr.clear()
             self.samples.clear()
@@ -98,7 +105,9 @@ def read(path: pathlib.Path) -> Iterator[dict[str, Any]]:
         cut = None
         for number, line in enumerate(file, 1):
             if cut is not None:
-                raise DamagedRecord(f"{path}: line {cut} is not an event; the record was changed after the run.")
+                raise DamagedRecord(
+                    f"{path}: line {cut} is not an event; the record was changed after the run."
+                )
             event = _decoded(line)
             if event is None:
                 cut = number

@@ -18,7 +18,9 @@ def micro_batches(order: Order, epoch: int, start: int, stop: int, rank: int) ->
     permutations: dict[int, Permutation] = {}
     for first in range(start, stop, per_block):
         spans = [order.positions(m, rank) for m in range(first, min(stop, first + per_block))]
-        flat = _permuted(order, epoch, np.concatenate([np.arange(s.start, s.stop, s.step) for s in spans]), permutations)
+        flat = _permuted(
+            order, epoch, np.concatenate([np.arange(s.start, s.stop, s.step) for s in spans]), permutations
+        )
         at = 0
         for span in spans:
             yield flat[at : at + len(span)]

@@ -26,7 +26,9 @@ def report(work_dir: pathlib.Path) -> tuple[str, int]:
 
 
 def told(comparison: Comparison, work_dir: pathlib.Path) -> str:
-    counts = ", ".join(f"{count:,} {name if count != 1 else name.removesuffix('s')}" for name, count in comparison.counts)
+    counts = ", ".join(
+        f"{count:,} {name if count != 1 else name.removesuffix('s')}" for name, count in comparison.counts
+    )
     state = "finished" if comparison.finished else f"not finished ({comparison.reason or 'killed'})"
     number = len(comparison.differences)
     lines = [f"Plan versus actual: {work_dir}, {state}", f"  compared     {counts}",
@@ -74,4 +76,6 @@ def segment_of(plan: Plan, recorded: list[dict[str, Any]]) -> Segment | None:
         for i, (lr, samples) in enumerate(zip(events.unpacked(event["lr"]), events.unpacked(event["samples"]), strict=True))
     ]  # fmt: skip
     others = tuple(event for event in recorded if event["event"] != "steps")
-    return Segment(plan=plan, resumed=start["iter"], validated=start["validated"], steps=tuple(steps), events=others)
+    return Segment(
+        plan=plan, resumed=start["iter"], validated=start["validated"], steps=tuple(steps), events=others
+    )

@@ -45,8 +45,13 @@ class StalePlan(Exception):  # noqa: N818 - named for what is so
 
     def __init__(self, differences: list[tuple[str, object, object]]) -> None:
         self.differences = differences
-        lines = [f"{name}: the plan rests on {planned}, and here it is {found}." for name, planned, found in differences]
-        super().__init__("\n".join(["The plan does not fit this run:", *lines, "Plan again, or restore what changed."]))
+        lines = [
+            f"{name}: the plan rests on {planned}, and here it is {found}."
+            for name, planned, found in differences
+        ]
+        super().__init__(
+            "\n".join(["The plan does not fit this run:", *lines, "Plan again, or restore what changed."])
+        )
 
 
 class CheckpointRefused(Exception):  # noqa: N818 - named for what happened

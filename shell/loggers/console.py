@@ -59,7 +59,13 @@ class Console:
 
         console = RichConsole(stderr=True)
         if self.plan.timeline is not None and self.plan.timeline.max_iters:
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+            )
             self._progress = Progress(*columns, console=console, transient=True)
             self._progress.start()
             self._task = self._progress.add_task("training", total=self.plan.timeline.max_iters)
@@ -73,9 +79,15 @@ class Console:
             handler.close()
 
     def train_line(self, run: Run, done: int, values: Mapping[str, float]) -> None:
-        epoch = f"epoch {run.epoch + 1}/{run.max_epochs}  " if self.plan.timeline and self.plan.timeline.by_epoch else ""
+        epoch = (
+            f"epoch {run.epoch + 1}/{run.max_epochs}  "
+            if self.plan.timeline and self.plan.timeline.by_epoch
+            else ""
+        )
         if self._progress is not None:
-            self._progress.update(self._task, completed=done, description=f"{epoch}loss {values.get('loss', float('nan')):.4f}")
+            self._progress.update(
+                self._task, completed=done, description=f"{epoch}loss {values.get('loss', float('nan')):.4f}"
+            )
         if not self.logger.isEnabledFor(logging.INFO):
             return
         digits = self.plan.logging.digits

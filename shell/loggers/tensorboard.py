@@ -24,7 +24,9 @@ class TensorBoardSink:
     def scalars(self, values: Mapping[str, float], iteration: int) -> None:
         if self._records is None:
             self._open()
-        summary = self._summary(value=[self._value(tag=name, simple_value=value) for name, value in values.items()])
+        summary = self._summary(
+            value=[self._value(tag=name, simple_value=value) for name, value in values.items()]
+        )
         self._write(self._event(wall_time=time.time(), step=iteration, summary=summary))
 
     def _open(self) -> None:

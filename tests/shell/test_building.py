@@ -173,19 +173,19 @@ def test_a_smoke_run_uses_the_test_loaders_too():
 WRONG = {
     "model": (
         {"model": {"type": "tests.shell.parts:Net", "with": 3}},
-        "model: tests.shell.parts:Net cannot be called so: got an unexpected keyword argument 'with'. "
-        'Did you mean "width"? [FK013]',
+        ("model: tests.shell.parts:Net cannot be called so: got an unexpected keyword argument 'with'. "
+        'Did you mean "width"? [FK013]'),
     ),
     "missing argument": (
         {"loss": {"type": "torch.nn:Linear", "in_features": 2}},
-        "loss: torch.nn:Linear cannot be called so: missing a required argument: 'out_features'. "
-        "It takes in_features, out_features, bias, device, dtype. [FK013]",
+        ("loss: torch.nn:Linear cannot be called so: missing a required argument: 'out_features'. "
+        "It takes in_features, out_features, bias, device, dtype. [FK013]"),
     ),
     "nested": (
         {"model": {"type": HOLDER, "a": [{"type": "tests.shell.parts:Net", "b": {"type": "nopkg:X"}}]}},
-        "model.a.0: tests.shell.parts:Net cannot be called so: got an unexpected keyword argument 'b'. It takes width. [FK013]\n"
+        ("model.a.0: tests.shell.parts:Net cannot be called so: got an unexpected keyword argument 'b'. It takes width. [FK013]\n"
         "model.a.0.b.type: module \"nopkg\" cannot be imported: No module named 'nopkg'. "
-        'Install or correct "nopkg", or run where it is importable. [FK013]',
+        'Install or correct "nopkg", or run where it is importable. [FK013]'),
     ),
     "not recursive": ({"model": {"type": HOLDER, "_recursive_": False, "a": {"type": "nopkg:X"}}}, None),
     "named loader": (
@@ -194,15 +194,15 @@ WRONG = {
     ),
     "optimizer": (
         {"optim_wrapper": {"optimizer": {"type": "SGD", "lr": 0.1, "momentun": 0.9}}},
-        "optim_wrapper.optimizer: SGD cannot be called so: got an unexpected keyword argument 'momentun'. "
-        'Did you mean "momentum"? [FK013]',
+        ("optim_wrapper.optimizer: SGD cannot be called so: got an unexpected keyword argument 'momentun'. "
+        'Did you mean "momentum"? [FK013]'),
     ),
     "hooks": (
         {"custom_hooks": [{"type": "tests.shell.parts:Quiet", "a": 1}], "default_hooks": {"mine": {"type": "nopkg:H"}}},
-        "default_hooks.mine.type: module \"nopkg\" cannot be imported: No module named 'nopkg'. "
+        ("default_hooks.mine.type: module \"nopkg\" cannot be imported: No module named 'nopkg'. "
         'Install or correct "nopkg", or run where it is importable. [FK013]\n'
         "custom_hooks.0: tests.shell.parts:Quiet cannot be called so: got an unexpected keyword argument 'a'. "
-        "It takes nothing. [FK013]",
+        "It takes nothing. [FK013]"),
     ),
     "loader's parts": (
         {
@@ -213,10 +213,10 @@ WRONG = {
                 "worker_init_fn": {"type": "tests.shell.test_data:told", "more": 1},
             }
         },
-        "train_dataloader.sampler: torch.utils.data:RandomSampler cannot be called so: got an unexpected keyword argument "
+        ("train_dataloader.sampler: torch.utils.data:RandomSampler cannot be called so: got an unexpected keyword argument "
         "'replace'. Did you mean \"replacement\"? [FK013]\n"
         "train_dataloader.worker_init_fn: tests.shell.test_data:told cannot be called so: got an unexpected keyword argument "
-        "'more'. It takes extra. [FK013]",
+        "'more'. It takes extra. [FK013]"),
     ),
 }  # fmt: skip
 

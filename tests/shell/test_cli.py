@@ -92,17 +92,25 @@ WRONG_SHAPE = [
     "train_cfg.max_epochs (wrong.py:8:33): must be an integer, got 3.5. Correct the value. [FK011]",
     "optim_wrapper.optimizer.lr (wrong.py:11:32): must be a finite number >= 0, got 'fast'. Correct the LR. [FK020]",
     "optim_wrapper.clip_grad.max_norm (wrong.py:12:20): must be a finite number > 0, got -1.0. Correct the value. [FK020]",
-    "strategy (wrong.py:14:1): DDPStrategy shares a model among ranks, and no launcher started any. "
-    "Run with --nproc N or torchrun, or use SingleDeviceStrategy. [FP001]",
-    "custom_hooks.0.priority (wrong.py:16:54): must be 0-100 or a priority's name, got 'LOWER'. Names: HIGHEST, VERY_HIGH, "
-    "HIGH, ABOVE_NORMAL, NORMAL, BELOW_NORMAL, LOW, VERY_LOW, LOWEST. [FK020]",
-    "val_cfg (wrong.py:1): is missing while val_dataloader is given; val_dataloader, val_cfg, val_evaluator come together. "
-    "Add val_cfg and val_evaluator, or remove val_dataloader. [FK018]",
+    (
+        "strategy (wrong.py:14:1): DDPStrategy shares a model among ranks, and no launcher started any. "
+        "Run with --nproc N or torchrun, or use SingleDeviceStrategy. [FP001]"
+    ),
+    (
+        "custom_hooks.0.priority (wrong.py:16:54): must be 0-100 or a priority's name, got 'LOWER'. Names: HIGHEST, VERY_HIGH, "
+        "HIGH, ABOVE_NORMAL, NORMAL, BELOW_NORMAL, LOW, VERY_LOW, LOWEST. [FK020]"
+    ),
+    (
+        "val_cfg (wrong.py:1): is missing while val_dataloader is given; val_dataloader, val_cfg, val_evaluator come together. "
+        "Add val_cfg and val_evaluator, or remove val_dataloader. [FK018]"
+    ),
 ]
 
 WRONG_PARTS = [
-    "model (wrong.py:1:1): tests.shell.parts:Net cannot be called so: got an unexpected keyword argument 'widht'. "
-    'Did you mean "width"? [FK013]',
+    (
+        "model (wrong.py:1:1): tests.shell.parts:Net cannot be called so: got an unexpected keyword argument 'widht'. "
+        'Did you mean "width"? [FK013]'
+    ),
     'loss.type (wrong.py:2:13): "torch.nn" has no "CrossEntropyLos". Did you mean "CrossEntropyLoss"? [FK013]',
     'optim_wrapper.optimizer.type (wrong.py:11:20): "torch.optim" has no "SDG". Did you mean "SGD"? [FK013]',
 ]
@@ -138,10 +146,14 @@ def test_run_adds_what_only_importing_shows_and_writes_nothing(here, command):
     lines = {line.strip() for line in told[1:]}
     assert {*WRONG_SHAPE, *WRONG_PARTS, precision} <= lines
     assert lines - {*WRONG_SHAPE, *WRONG_PARTS, precision} == {
-        "val_dataloader.dataset.type (wrong.py:15:36): module \"nopkg.nomod\" cannot be imported: No module named 'nopkg'. "
-        'Install or correct "nopkg", or run where it is importable. [FK013]',
-        "custom_hooks.0 (wrong.py:16:17): tests.shell.parts:Quiet cannot be called so: got an unexpected keyword argument "
-        "'speed'. It takes nothing. [FK013]",
+        (
+            "val_dataloader.dataset.type (wrong.py:15:36): module \"nopkg.nomod\" cannot be imported: No module named 'nopkg'. "
+            'Install or correct "nopkg", or run where it is importable. [FK013]'
+        ),
+        (
+            "custom_hooks.0 (wrong.py:16:17): tests.shell.parts:Quiet cannot be called so: got an unexpected keyword argument "
+            "'speed'. It takes nothing. [FK013]"
+        ),
     }
     assert files() == ["good.py", "wrong.py"]
 
@@ -156,10 +168,14 @@ def test_the_real_command_refuses_without_a_trace(here):
     assert done.stderr == report(
         "wrong.py",
         [
-            "model (wrong.py:14:1): tests.shell.parts:Net cannot be called so: got an unexpected keyword argument 'widht'. "
-            'Did you mean "width"? [FK013]',
-            'launcher (wrong.py:15:1): is "mpi", but its variables are not in the environment. Start with that launcher, '
-            "or remove the key. [FP002]",
+            (
+                "model (wrong.py:14:1): tests.shell.parts:Net cannot be called so: got an unexpected keyword argument 'widht'. "
+                'Did you mean "width"? [FK013]'
+            ),
+            (
+                'launcher (wrong.py:15:1): is "mpi", but its variables are not in the environment. Start with that launcher, '
+                "or remove the key. [FP002]"
+            ),
         ],
     )
     assert files() == ["good.py", "wrong.py"]
@@ -188,33 +204,45 @@ ONE_PROBLEM = {
     ),
     "missing module": (
         ("good.py", "train_dataloader.dataset.type=tests.shell.partz:Pairs"),
-        'train_dataloader.dataset.type (<override>:1:1): module "tests.shell.partz" cannot be imported: No module named '
-        "'tests.shell.partz'. Install or correct \"tests.shell.partz\", or run where it is importable. [FK013]",
+        (
+            'train_dataloader.dataset.type (<override>:1:1): module "tests.shell.partz" cannot be imported: No module named '
+            "'tests.shell.partz'. Install or correct \"tests.shell.partz\", or run where it is importable. [FK013]"
+        ),
     ),
     "strategy without ranks": (
         ("good.py", "strategy=DDPStrategy"),
-        "strategy (<override>:1:1): DDPStrategy shares a model among ranks, and no launcher started any. "
-        "Run with --nproc N or torchrun, or use SingleDeviceStrategy. [FP001]",
+        (
+            "strategy (<override>:1:1): DDPStrategy shares a model among ranks, and no launcher started any. "
+            "Run with --nproc N or torchrun, or use SingleDeviceStrategy. [FP001]"
+        ),
     ),
     "half precision on cpu": (
         ("good.py", "optim_wrapper.type=AmpOptimWrapper", "optim_wrapper.dtype=float16"),
-        "optim_wrapper.dtype (<override>:2:1): float16 autocast is not supported on this cpu device. "
-        'Set dtype="bfloat16". [FP004]',
+        (
+            "optim_wrapper.dtype (<override>:2:1): float16 autocast is not supported on this cpu device. "
+            'Set dtype="bfloat16". [FP004]'
+        ),
     ),
     "optimizer argument": (
         ("good.py", "optim_wrapper.optimizer.momentun=0.9"),
-        "optim_wrapper.optimizer (good.py:5:22): SGD cannot be called so: got an unexpected keyword argument 'momentun'. "
-        'Did you mean "momentum"? [FK013]',
+        (
+            "optim_wrapper.optimizer (good.py:5:22): SGD cannot be called so: got an unexpected keyword argument 'momentun'. "
+            'Did you mean "momentum"? [FK013]'
+        ),
     ),
     "no such override": (
         ("good.py", "model.width.deep=1"),
-        "model.width (<override>:1:1): model.width is 3, so it has no 'deep' to override. Override model.width as a whole. "
-        "[FK006]",
+        (
+            "model.width (<override>:1:1): model.width is 3, so it has no 'deep' to override. Override model.width as a whole. "
+            "[FK006]"
+        ),
     ),
     "work_dir is a file": (
         ("good.py", "work_dir=good.py"),
-        "work_dir (<override>:1:1): good.py cannot be looked into: good.py is a file. "
-        "Name a directory that can be read and written. [FC010]",
+        (
+            "work_dir (<override>:1:1): good.py cannot be looked into: good.py is a file. "
+            "Name a directory that can be read and written. [FC010]"
+        ),
     ),
     "not a model": (
         ("good.py", "model={'type': 'tests.shell.parts:Holder'}"),
@@ -541,7 +569,7 @@ def test_a_bare_environment_plans_and_lints(here):
         done = subprocess.run(argv, capture_output=True, text=True, env=environ)
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.startswith(first)
-    done = subprocess.run(argv[:1] + ["--version"], capture_output=True, text=True, env=environ)
+    done = subprocess.run([*argv[:1], "--version"], capture_output=True, text=True, env=environ)
     assert re.fullmatch(r"flexcore \d+\.\d+\.\d+\n", done.stdout)
 
 

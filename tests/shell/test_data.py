@@ -1,7 +1,7 @@
 """Which batch comes when: any start cuts the same stream, and workers and prefetching change nothing."""
 
 import random
-from collections import namedtuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch.utils.data import Dataset, IterableDataset
 
 import flexcore
-from flexcore.config import DataLoader
 from flexcore.components import Component, Data, Supplied
+from flexcore.config import DataLoader
 from flexcore.problems import ConfigError
 from flexcore.sampling import Order
 from shell import data
@@ -69,7 +69,7 @@ class Noisy(Dataset):
         return 24
 
     def __getitem__(self, index):
-        return index, torch.rand(()).item(), random.random(), np.random.rand()
+        return index, torch.rand(()).item(), random.random(), np.random.rand()  # noqa: NPY002
 
 
 def keyed(start=0):
@@ -85,7 +85,7 @@ def fetched(workers, prefetch, start=0, seed=7):
     batches = data.batches(
         Noisy(), loader, list, lambda: keyed(start), plan.environment, seed, ("train_dataloader",)
     )
-    return [batch for batch in batches]
+    return list(batches)
 
 
 def test_workers_draw_the_same_numbers_whatever_their_count_prefetch_or_start():
@@ -157,7 +157,9 @@ def test_pseudo_collate_keeps_samples_and_transposes():
     assert data.pseudo_collate(["ab", "cd"]) == ["ab", "cd"]
 
 
-Point = namedtuple("Point", "x y")
+class Point(NamedTuple):
+    x: Any
+    y: Any
 
 
 def test_pseudo_collate_keeps_named_tuples():

@@ -25,7 +25,7 @@ def plan_of(**changes):
 
 
 def drawn():
-    return torch.rand(()).item(), random.random(), np.random.rand()
+    return torch.rand(()).item(), random.random(), np.random.rand()  # noqa: NPY002
 
 
 def started(plan, rank):

@@ -26,7 +26,7 @@ def seeded(cls):
 class Setup:
     """A model under the single-device strategy, with its wrapper and step."""
 
-    def __init__(self, cls=Net, clip=None, precision=Precision(), lr=0.1):  # noqa: B008
+    def __init__(self, cls=Net, clip=None, precision=Precision(), lr=0.1):
         self.model = seeded(cls)
         self.strategy = executor(SingleDevice(), CPU)
         criterion = nn.CrossEntropyLoss() if cls is Net else None
