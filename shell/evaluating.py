@@ -73,6 +73,8 @@ def _run_over(run: Run, feed: EvalFeed, metrics: "Metrics", part: Evaluation, mo
                 prediction = predict(run.model, batch)
             if i < feed.own:
                 counted += metrics.update(batch, prediction)
+            elif i == 0:
+                metrics.see(batch, prediction)
             for method in after:
                 method(run, batch_idx=i, data_batch=batch, outputs=prediction.outputs)
     return counted
@@ -99,6 +101,21 @@ class Metrics:
                 metric.update(prediction.outputs)
         return batch_size(batch)
 
+    def see(self, batch: Any, prediction: Any) -> None:
+        """On a rank without a sample: learn kinds and shapes of state from a batch, and forget its values.
+
+        Ranks whose lists of state are empty would send others another type than they wait for, which ends both.
+        """
+        taught = [(name, metric) for name, metric in self.named if not hasattr(metric, "process")]
+        Metrics(taught).update(batch, prediction)
+        for _, metric in taught:
+            shapes = [(owner, name, _entry_of(owner, name)) for owner in _modules(metric) for name in getattr(owner, "_defaults", ())]
+            if hasattr(metric, "reset"):
+                metric.reset()
+            for owner, name, example in shapes:
+                if example is not None:
+                    setattr(owner, name, [example.new_empty((0, *example.shape[1:]))])
+
     def compute(self, size: int) -> dict[str, float]:
         values: dict[str, float] = {}
         for name, metric in self.named:
@@ -108,3 +125,14 @@ class Metrics:
             else:
                 values[name] = float(found)
         return values
+
+
+def _modules(metric: Any) -> list[Any]:
+    """A torchmetrics metric, or all those of a collection."""
+    return list(metric.modules()) if isinstance(metric, torch.nn.Module) else [metric]
+
+
+def _entry_of(metric: Any, name: str) -> torch.Tensor | None:
+    """One entry of a torchmetrics state that is a list of tensors; None for any other."""
+    state = getattr(metric, name)
+    return state[0] if isinstance(state, list) and state and isinstance(state[0], torch.Tensor) else None

@@ -71,11 +71,12 @@ def train(run: Run, stopper: Stopper) -> str:
                 if reason is None:
                     validate_if_due(run)
                     reason = loop.stopper.asked(perf_counter()) if run.completed < total else None
+    finished = run.completed == total and (run.validated or not validation_due(run))
     for hook in run.stages.hooks:
         if isinstance(hook, CheckpointHook):
-            (hook.save_stopped if run.completed < total else hook.settle)(run)
+            (hook.settle if finished else hook.save_stopped)(run)
     run.stages.call("after_train")
-    return reason if reason is not None and run.completed < total else "done"
+    return "done" if finished or reason is None else reason
 
 
 def _length(run: Run) -> int:
@@ -85,13 +86,19 @@ def _length(run: Run) -> int:
 
 def validate_if_due(run: Run) -> None:
     """The validation the plan puts after what is completed, if it does."""
+    if validation_due(run):
+        assert run.plan.validation is not None
+        evaluate(run, run.plan.validation, "val")
+        run.validated = True
+
+
+def validation_due(run: Run) -> bool:
+    """Whether the plan has a validation after exactly what is completed."""
     clock = run.plan.timeline
     assert clock is not None
     units = run.epoch if clock.by_epoch else run.completed
     at_boundary = not clock.by_epoch or run.completed == clock.to_iteration(units)
-    if at_boundary and validates_after(clock, units) and run.plan.validation is not None:
-        evaluate(run, run.plan.validation, "val")
-        run.validated = True
+    return at_boundary and validates_after(clock, units) and run.plan.validation is not None
 
 
 class Iterations:

@@ -72,6 +72,14 @@ class HalfFrozen(Net):
         return self
 
 
+class Pretrained(Net):
+    """Comes in evaluation mode, as models from hubs do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.eval()
+
+
 class Accuracy:
     """mmengine's metric shape: process and evaluate; counts on this rank alone, so for one rank."""
 
