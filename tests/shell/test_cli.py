@@ -426,6 +426,19 @@ def test_named_checkpoint_that_is_not_there_is_4(here, command):
     assert err == "flexcore: wd/checkpoints/epoch_9: holds no manifest.json\n"
 
 
+def test_weights_that_do_not_fit_are_4(here, command):
+    assert command("run", "good.py", "work_dir=wd", "--quiet", "--smoke")[0] == 0
+    other = ("model.type=torch.nn:Linear", "~model.width", "model.in_features=3", "model.out_features=4")
+    first = "load_from=wd/smoke/checkpoints/epoch_1"
+    code, _, err = command("run", "good.py", "--quiet", "work_dir=other", first, *other)
+    assert (code, err) == (
+        4,
+        "flexcore: wd/smoke/checkpoints/epoch_1 does not fit the model: size mismatch for weight: copying a param with "
+        "shape torch.Size([2, 3]) from checkpoint, the shape in current model is torch.Size([4, 3]); size mismatch for "
+        "bias: copying a param with shape torch.Size([2]) from checkpoint, the shape in current model is torch.Size([4]).\n",
+    )
+
+
 def test_a_work_dir_in_use_is_7(here, command):
     from shell.locking import work_dir_lock
 
