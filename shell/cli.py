@@ -1,6 +1,7 @@
 """The flexcore command: reads arguments and files, prints, and turns every ending into its exit code."""
 
 import argparse
+import os
 import pathlib
 import sys
 from collections.abc import Mapping, Sequence
@@ -36,7 +37,13 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         from shell.running import run_command
 
         run_command(arguments, list(sys.argv[1:] if argv is None else argv))
-    sys.exit(COMMANDS[arguments.command](arguments))
+    try:
+        code = COMMANDS[arguments.command](arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # `flexcore plan ... | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 128 + 13
+    sys.exit(code)
 
 
 def parsed(argv: Sequence[str] | None = None) -> argparse.Namespace:

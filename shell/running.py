@@ -35,14 +35,18 @@ def run_command(arguments: argparse.Namespace, argv: Sequence[str]) -> NoReturn:
         say(f'flexcore: {text}. Install it with pip install "flexcore[train]".', file=sys.stderr)
         sys.exit(USAGE)
     started = ranks_started(os.environ)
-    if started is None and arguments.nproc is not None:
-        sys.exit(_launched(arguments, argv))
     if started is not None and arguments.nproc not in (None, started):
         text = f"--nproc: {arguments.nproc} ranks are asked for, and a launcher has started {started} already"
         say(f"flexcore: {text}. Leave --nproc out, or start one process.", file=sys.stderr)
         sys.exit(USAGE)
-    die_with_parent()
-    leave(_carried_out(arguments))
+    try:
+        if started is None and arguments.nproc is not None:
+            sys.exit(_launched(arguments, argv))
+        die_with_parent()
+        leave(_carried_out(arguments))
+    except KeyboardInterrupt:  # before or after the part in which signals are requests to stop and save
+        say("flexcore: interrupted outside the run; nothing more is saved.", file=sys.stderr)
+        leave(EXIT_CODES["interrupted"])
 
 
 def _present(module: str) -> bool:
@@ -105,8 +109,6 @@ def _carried_out(arguments: argparse.Namespace) -> int:
         if _speaks():
             complain(with_places(_told(error), source).problems, arguments.config)
         return USAGE
-    except KeyboardInterrupt:  # before or after the part in which signals are stop requests
-        return EXIT_CODES["interrupted"]
     except Exception as error:
         return _ended_by(error)
 

@@ -433,9 +433,11 @@ def test_weights_that_do_not_fit_are_4(here, command):
     code, _, err = command("run", "good.py", "--quiet", "work_dir=other", first, *other)
     assert (code, err) == (
         4,
-        "flexcore: wd/smoke/checkpoints/epoch_1 does not fit the model: size mismatch for weight: copying a param with "
-        "shape torch.Size([2, 3]) from checkpoint, the shape in current model is torch.Size([4, 3]); size mismatch for "
-        "bias: copying a param with shape torch.Size([2]) from checkpoint, the shape in current model is torch.Size([4]).\n",
+        (
+            "flexcore: wd/smoke/checkpoints/epoch_1 does not fit the model: size mismatch for weight: copying a param with "
+            "shape torch.Size([2, 3]) from checkpoint, the shape in current model is torch.Size([4, 3]); size mismatch for "
+            "bias: copying a param with shape torch.Size([2]) from checkpoint, the shape in current model is torch.Size([4]).\n"
+        ),
     )
 
 
@@ -520,6 +522,31 @@ def test_output_survives_a_terminal_that_cannot_show_it(here, capfd):
     done = python("plan", "good.py", "experiment_name=é\N{SNOWMAN}", PYTHONIOENCODING="ascii")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("Plan         train: \\xe9\\u2603\n")
+
+
+def test_a_reader_that_has_seen_enough_is_no_trouble(here):
+    """`flexcore plan good.py | head -1`, with the reader gone before the first line."""
+    ours, theirs = os.pipe()
+    os.close(ours)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    argv = [sys.executable, "-m", "shell", "plan", "good.py"]
+    done = subprocess.run(argv, stdout=theirs, stderr=subprocess.PIPE, text=True, env=environment, timeout=60)
+    os.close(theirs)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_ctrl_c_before_the_run_is_one_line_and_130(here):
+    code = (
+        "import sys\nfrom shell import probe\n"
+        "def device(facts): raise KeyboardInterrupt\n"
+        "probe.device = device\n"
+        "from shell.cli import main\nmain(['run', 'good.py', *sys.argv[1:]])"
+    )
+    for ranks in ((), ("--nproc", "2")):
+        done = python(*ranks, code=("-c", code))
+        text = "flexcore: interrupted outside the run; nothing more is saved.\n"
+        assert (done.returncode, done.stdout, done.stderr) == (130, "", text)
+    assert files() == ["good.py"]
 
 
 def test_start_up_stays_cheap(here):
