@@ -1,8 +1,10 @@
 """Saves at the planned points, keeps the best, and retires what the plan no longer keeps."""
 
+import pathlib
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from flexcore.run_plan import Resume
 from flexcore.saving import best_name, inferred_rule, is_better
 from flexcore.timeline import closes, next_save
 from shell.run import Run
@@ -20,11 +22,14 @@ class CheckpointHook:
         self.standing: list[str] = []
         self.best: dict[str, tuple[float, str]] = {}
         self.stopped: list[str] = []
-        self.saved_last: int | None = None
+        self.last: tuple[str, int] | None = None
         self._next: tuple[int, int] | None = None
 
     def start(self, run: Run) -> None:
         self._plan_next(run, run.iter)
+        begun = run.plan.start
+        if isinstance(begun, Resume) and pathlib.Path(begun.path).parent == pathlib.Path(run.plan.names.checkpoint_dir):
+            self.last = pathlib.Path(begun.path).name, run.completed
 
     def _plan_next(self, run: Run, after: int) -> None:
         clock, saving = run.plan.timeline, run.plan.saving
@@ -56,7 +61,7 @@ class CheckpointHook:
         before, self.standing = self.standing, standing[len(retired):]
         leftovers, self.stopped = self.stopped, []
         if self.save(run, name, done, validated=False, retire=[*retired, *leftovers]):
-            self.saved_last = done
+            self.last = name, done
             self.writer.remove(run, [*retired, *leftovers])
         else:
             self.standing, self.stopped = before, leftovers
@@ -81,9 +86,9 @@ class CheckpointHook:
         self.save(run, name, run.completed, validated=run.validated, planned=False)
 
     def settle(self, run: Run) -> None:
-        """At the run's end: the last regular checkpoint, if it stands where the run ended, knows it was validated."""
-        if run.validated and self.standing and self.saved_last == run.completed:
-            self.writer.settle(run, self.standing[-1])
+        """At the run's end: the last checkpoint, if it stands where the run ended, knows it was validated."""
+        if run.validated and self.last is not None and self.last[1] == run.completed:
+            self.writer.settle(run, self.last[0])
 
     def after_val_epoch(self, run: Run, metrics: Mapping[str, float] | None = None, **_: Any) -> None:
         saving, clock = run.plan.saving, run.plan.timeline

@@ -139,19 +139,25 @@ def test_killed_at_a_chosen_moment(stage, nth, uninterrupted, tmp_path):
     same(tmp_path, whole)
 
 
-def test_a_finished_run_does_nothing_more(tmp_path):
+@pytest.mark.parametrize("killed", [False, True], ids=["at once", "after a kill in its last validation"])
+def test_a_finished_run_does_nothing_more(killed, tmp_path):
     """Run again it reports done: no step, no validation, no save, and every file as it was."""
-    cfg = random_config(tmp_path)
+    kill = dict(type="tests.shell.toys:KillIn", stage="before_val_iter", nth=7)
+    cfg = random_config(tmp_path, custom_hooks=[COUNTING, *[kill] * killed])
+    if killed:
+        assert start_alone(toys.trained, cfg).wait() == [-signal.SIGKILL]
     finish(cfg)
-    kept = {path: path.read_bytes() for path in (tmp_path / "checkpoints").rglob("*") if path.is_file()}
+    kept = contents(tmp_path / "checkpoints")
     again = finish(cfg)
     assert (again["iter"], again["checkpoints"]) == (27, [])
     assert len(toys.recorded(tmp_path, "validate")) == 3
     assert len(toys.steps(tmp_path)) == 27
-    assert {
-        path: path.read_bytes() for path in (tmp_path / "checkpoints").rglob("*") if path.is_file()
-    } == kept
+    assert contents(tmp_path / "checkpoints") == kept
     assert toys.differences(tmp_path) == []
+
+
+def contents(directory):
+    return {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
 def test_a_stop_inside_an_accumulation_window_finishes_it_first(tmp_path):
@@ -184,15 +190,16 @@ def test_bfloat16_under_autocast_resumes_to_the_bit(tmp_path):
 
 
 LOADERS = {
-    "in order": dict(),
-    "shuffled by the global stream": dict(shuffle=True),
-    "shuffled by its own generator": dict(shuffle=True, generator=5),
-    "with workers": dict(shuffle=True, num_workers=1),
+    "in order": (dict(), 14),
+    "shuffled by the global stream": (dict(shuffle=True), 14),
+    "shuffled by the global stream, from an epoch's start": (dict(shuffle=True), 20),
+    "shuffled by its own generator": (dict(shuffle=True, generator=5), 14),
+    "shuffled by its own generator, from an epoch's start": (dict(shuffle=True, generator=5), 20),
+    "with workers": (dict(shuffle=True, num_workers=1), 14),
 }
 
 
-@pytest.mark.parametrize("nth", [14, 20])
-@pytest.mark.parametrize("loader", LOADERS.values(), ids=LOADERS)
+@pytest.mark.parametrize(("loader", "nth"), LOADERS.values(), ids=LOADERS)
 def test_a_supplied_loader_is_replayed_exactly(loader, nth, tmp_path):
     """Its pass is drawn again as it was, read past what was trained on, noise and dropout going on as they were."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
