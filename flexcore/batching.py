@@ -6,6 +6,7 @@ from attrs import evolve
 
 from flexcore.components import Component, Supplied
 from flexcore.config import Config, DataLoader, DefaultSampler, InfiniteSampler, NamedLoader
+from flexcore.facts import Facts
 from flexcore.problems import Problem
 from flexcore.rules import problem
 from flexcore.run_plan import Batching
@@ -66,6 +67,16 @@ def _contradictions(total: int, micro: int | None, steps: int | None, ranks: int
         yield problem(
             "FD002", path, f"{total} is not a multiple of {spelled} = {product}.", f"Nearest valid: {near}."
         )
+
+
+def micro_batch_size(loader: DataLoader | Supplied, facts: Facts) -> int | None:
+    """The loader's batch_size, else its batch sampler's (written or observed), else the supplied loader's."""
+    if isinstance(loader, Supplied):
+        return facts.train_batch_size
+    if loader.batch_size is not None or loader.batch_sampler is None:
+        return loader.batch_size
+    written = loader.batch_sampler.kwargs.get("batch_size")
+    return written if type(written) is int else facts.train_batch_size
 
 
 def is_opaque(loader: DataLoader | Supplied) -> bool:

@@ -86,6 +86,24 @@ class ClipGrad:
 
 
 @frozen(kw_only=True)
+class Paramwise:
+    """Settings by parameter: multipliers of LR and weight decay, for kinds of parameters and parts of names.
+
+    custom_keys: part of a name -> dict(lr_mult, decay_mult, and any group setting); the longest match decides alone.
+    bypass_duplicate: shared parameters count once; they always do.
+    """
+
+    custom_keys: Data | None = None
+    bias_lr_mult: float | None = None
+    bias_decay_mult: float | None = None
+    norm_decay_mult: float | None = None
+    flat_decay_mult: float | None = None
+    dwconv_decay_mult: float | None = None
+    dcn_offset_lr_mult: float | None = None
+    bypass_duplicate: bool = False
+
+
+@frozen(kw_only=True)
 class PlainOptim:
     """OptimWrapper: full precision."""
 
@@ -94,7 +112,7 @@ class PlainOptim:
     accumulative_counts: int | None = None
     accumulation_tail: Tail = "carry"
     clip_grad: ClipGrad | None = None
-    paramwise_cfg: Data | None = None
+    paramwise_cfg: Paramwise | None = None
     constructor: str | None = None
 
 
@@ -111,7 +129,7 @@ class AmpOptim:
     accumulative_counts: int | None = None
     accumulation_tail: Tail = "carry"
     clip_grad: ClipGrad | None = None
-    paramwise_cfg: Data | None = None
+    paramwise_cfg: Paramwise | None = None
     constructor: str | None = None
     dtype: Literal["float16", "bfloat16"] | None = None
     loss_scale: float | Literal["dynamic"] | Data = "dynamic"
@@ -150,18 +168,24 @@ TrainLoop = EpochLoop | IterLoop
 
 @frozen(kw_only=True)
 class ValLoop:
-    """Evaluate once over every validation loader."""
+    """Evaluate once over every validation loader. dtype: autocast of forward passes; fp16 is float16's."""
 
     NAME = "ValLoop"
     fp16: bool = False
+    dtype: Literal["float16", "bfloat16"] | None = None
 
 
 @frozen(kw_only=True)
 class TestLoop:
-    """Evaluate once over every test loader."""
+    """Evaluate once over every test loader. dtype: as ValLoop's.
+
+    predictions: write every sample's prediction to this file, in dataset order; see Evaluation.predictions.
+    """
 
     NAME = "TestLoop"
     fp16: bool = False
+    dtype: Literal["float16", "bfloat16"] | None = None
+    predictions: str | None = None
 
 
 @frozen(kw_only=True)

@@ -1,11 +1,13 @@
 """Validation and test of a plan: loaders, their orders, metrics and their names. Nothing is run."""
 
 from flexcore import batching as batches
-from flexcore.components import Component, Supplied
+from flexcore.components import Component, Supplied, is_import_path
 from flexcore.config import Config, NamedLoader
 from flexcore.facts import Facts
 from flexcore.run_plan import Environment, EvalData, Evaluation, PlannedMetric
 from flexcore.sampling import Order, derived_seed
+
+DUMPS = "DumpResults"
 
 
 def evaluation(
@@ -28,13 +30,32 @@ def evaluation(
     metrics = tuple(
         PlannedMetric(name=named.name or metric_name(named.metric), metric=named.metric)
         for named in getattr(config, f"{mode}_evaluator") or ()
+        if not is_dump(named.metric)
     )
     return Evaluation(
         loaders=planned,
         metrics=metrics,
-        dtype="float16" if loop.fp16 else None,
+        dtype=loop.dtype or ("float16" if loop.fp16 else None),
         max_batches=1 if smoke else None,
+        predictions=_predictions(config) if mode == "test" else None,
     )
+
+
+def is_dump(metric: Component | Supplied) -> bool:
+    """Whether this is FlexibleRunner's DumpResults, which writes predictions and measures nothing."""
+    return isinstance(metric, Component) and metric.name == DUMPS and _of_mmengine(metric.type)
+
+
+def _of_mmengine(name: str) -> bool:
+    return not is_import_path(name) or name.startswith(("mmengine.", "mmengine:"))
+
+
+def _predictions(config: Config) -> str | None:
+    dumps = [m.metric for m in config.test_evaluator or () if is_dump(m.metric)]
+    for dump in dumps:
+        assert isinstance(dump, Component)
+        return str(dump.kwargs["out_file_path"])
+    return config.test_cfg.predictions if config.test_cfg is not None else None
 
 
 def _order(

@@ -48,6 +48,8 @@ def _what(plan: Plan) -> Iterator[str]:
         yield _row("loss", _thing(plan.loss))
     yield _row("writes to", plan.names.work_dir)
 
+    if plan.data_preprocessor is not None:
+        yield _row("preprocessor", _thing(plan.data_preprocessor))
 
 def _where(plan: Plan) -> Iterator[str]:
     env = plan.environment
@@ -152,7 +154,12 @@ def _evaluations(plan: Plan) -> Iterator[str]:
             continue
         for data in part.loaders:
             yield _row(label, f"{data.name + ': ' if data.name else ''}{_eval_size(data)}")
-        yield _row("", "metrics " + ", ".join(f"{m.name} = {_thing(m.metric)}" for m in part.metrics))
+        if part.metrics:
+            yield _row("", "metrics " + ", ".join(f"{m.name} = {_thing(m.metric)}" for m in part.metrics))
+        if part.dtype is not None:
+            yield _row("", f"autocast {part.dtype}")
+        if part.predictions is not None:
+            yield _row("", f"predictions to {part.predictions}, in dataset order")
 
 
 def _eval_size(data: EvalData) -> str:

@@ -1,5 +1,7 @@
 """What the shell observed, rank-free; None means unknown. Nothing is observed here."""
 
+from typing import Literal
+
 from attrs import frozen
 
 
@@ -29,12 +31,21 @@ class CheckpointFact:
 
 @frozen(kw_only=True)
 class ParameterFact:
-    """One named parameter: shape, whether it trains, and the name it shares storage with, if any."""
+    """One named parameter: shape, whether it trains, and the name it shares storage with, if any.
+
+    Attributes:
+        owner: type name of the module it belongs to. kind: what that is to paramwise_cfg: a normalisation, a
+            2d convolution, or one of as many groups as channels ("depthwise").
+        deformable: that module stands in a deformable convolution.
+    """
 
     name: str
     shape: tuple[int, ...]
     requires_grad: bool = True
     alias: str | None = None
+    owner: str | None = None
+    kind: Literal["norm", "conv", "depthwise"] | None = None
+    deformable: bool = False
 
 
 @frozen(kw_only=True)
@@ -65,7 +76,7 @@ class Facts:
         world_size: ranks in the run; local_world_size: ranks on one host.
         device_type: "cpu" or "cuda"; device_count per host; device_memory in bytes.
         train_samples: length of the training dataset; train_batches: length of a supplied loader,
-            in micro-batches per rank.
+            in micro-batches per rank. train_iterable: the dataset only iterates, so its order is its own.
         val_samples, test_samples: one entry per loader, in config order.
         entropy: 64 random bits of rank 0; started_at: "YYYYmmdd_HHMMSS" of rank 0.
         config_stem: the config file's name without directory and suffix.
@@ -82,6 +93,7 @@ class Facts:
     supports_fp16: bool | None = None
     train_samples: int | None = None
     train_batches: int | None = None
+    train_iterable: bool | None = None
     train_batch_size: int | None = None
     val_samples: tuple[int | None, ...] | None = None
     test_samples: tuple[int | None, ...] | None = None

@@ -44,11 +44,27 @@ def _of_data(made: Plan) -> Iterator[Problem]:
     if made.train is not None and made.train.opaque:
         text = "has an order of its own, which is not planned; a resume replays it from the epoch's start."
         yield problem(
+        loader = made.train.loader
+        if isinstance(loader, DataLoader) and loader.persistent_workers:
+            text = (
+                text.removesuffix(".")
+                + ", and workers start anew for each pass in spite of persistent_workers."
+            )
+        if made.facts.train_iterable:
+            yield _iterable(made)
             "FD009", ("train_dataloader",), text, "Use a dataset with DefaultSampler for exact resume."
         )
 
 
 def unresolved(made: Plan, start: Start) -> tuple[Unresolved, ...]:
+def _iterable(made: Plan) -> Problem:
+    ranks = made.batching.data_parallel_size if made.batching is not None else None
+    text = "only iterates"
+    text += "." if ranks == 1 else "; what each rank reads of it is the dataset's own business."
+    remedy = "Nothing to do on one rank." if ranks == 1 else "Let it yield other samples on each rank."
+    return problem("FD010", ("train_dataloader", "dataset"), text, remedy)
+
+
     """Every field that is still unknown, with the name of the fact that would settle it."""
     rows = (
         *_unknown_surroundings(made),
@@ -74,7 +90,8 @@ def _unknown_training(made: Plan) -> Iterator[Row]:
     opaque = made.train is not None and made.train.opaque
     if made.timeline is not None:
         counted = "train_batches" if opaque else "train_samples"
-        yield made.timeline.epoch_length is None, "timeline.epoch_length", counted
+        endless = made.facts.train_iterable is True
+        yield made.timeline.epoch_length is None and not endless, "timeline.epoch_length", counted
     if made.batching is not None:
         yield made.batching.micro_batch_size is None, "batching.micro_batch_size", "train_batch_size"
         unsolved = made.batching.gradient_accumulation_steps is None

@@ -70,6 +70,7 @@ def trajectory(plan: Plan) -> tuple[tuple[str, str], ...]:
         "order": _order(plan),
         "data": plan.train.loader if isinstance(plan.train.loader, Supplied) else plan.train.loader.dataset,
         "loss": plan.loss,
+        "preprocessor": plan.data_preprocessor,
         "optimizer settings": settings,
         "accumulation": [timeline.window, timeline.tail] if batching.clock == "micro" else "global",
         "schedules": plan.schedules,

@@ -7,7 +7,7 @@ from typing import Any
 import attrs
 from attrs import evolve
 
-from flexcore import starting
+from flexcore import preprocessing, starting
 from flexcore.checks import all_problems
 from flexcore.components import Supplied
 from flexcore.config import Config
@@ -129,6 +129,7 @@ def _assembled(config: Config, facts: Facts, mode: Mode, smoke: bool) -> tuple[P
         compile=_compile(config), train=parts.data, batching=parts.batching,
         timeline=smoked(timeline) if smoke and timeline is not None else timeline,
         optimizer=optimizer(config, parts.batching, facts) if trains else None, schedules=curves,
+        data_preprocessor=preprocessing.chosen(config),
         validation=evaluate("val") if mode in ("train", "val") else None,
         testing=evaluate("test") if mode == "test" or smoke else None,
         saving=_saving(config, hooks, smoke) if trains else None,

@@ -46,6 +46,8 @@ RULES: Mapping[str, Rule] = {
     "FD007": Rule("samples-dropped", "info", "Some samples are left out of every epoch."),
     "FD008": Rule("samples-repeated", "info", "Some samples are used twice in an epoch to fill the last batch."),
     "FD009": Rule("opaque-order", "info", "The order of a user's own loader or sampler is not planned; a resume replays it."),
+    "FD010": Rule("iterable-dataset", "info", "What each rank reads of a dataset that only iterates is the dataset's own business."),
+    "FD011": Rule("preprocessor-of-the-model", "warning", "The model's own data_preprocessor wins, so the other one does nothing."),
     # FS: schedules and LR
     "FS001": Rule("empty-span", "error", "A schedule must end after it begins."),
     "FS002": Rule("no-closed-form", "error", "A schedule with a floor overlaps another."),

@@ -188,13 +188,16 @@ class Evaluation:
 
     loaders: tuple[EvalData, ...]
     metrics: tuple[PlannedMetric, ...]
-    dtype: Literal["float16"] | None = None
+    dtype: Literal["float16", "bfloat16"] | None = None
+    predictions: the file they are written to, under the log directory unless absolute, with "_<name>" for each
+    of several loaders; without a suffix .safetensors where they stack as tensors, else .jsonl. None: nowhere.
     max_batches: int | None = None
 
 
 @frozen(kw_only=True)
 class Best:
     """Keep the best checkpoint of one metric; key None is the first metric reported."""
+    predictions: str | None = None
 
     key: str | None
     rule: Literal["greater", "less"] | None
@@ -277,6 +280,7 @@ class Plan:
         from flexcore.noticing import supplied_slots
 
         return supplied_slots(self.config)
+    data_preprocessor: Component | None = None
 
     def to_json(self, indent: int | None = None) -> str:
         """The whole plan as JSON text.

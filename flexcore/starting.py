@@ -23,6 +23,7 @@ CHANGES: Mapping[str, Change] = {
     "order": "incompatible",
     "data": "trajectory-changing",
     "loss": "trajectory-changing",
+    "preprocessor": "trajectory-changing",
     "optimizer settings": "trajectory-changing",
     "accumulation": "trajectory-changing",
     "schedules": "trajectory-changing",

@@ -28,19 +28,21 @@ def training(
     loader, loop = config.train_dataloader, config.train_cfg
     if loader is None or loop is None:
         return Training(), []
-    micro = loader.batch_size if isinstance(loader, DataLoader) else facts.train_batch_size
-    batching, problems = batches.solve(config, micro, ranks)
+    batching, problems = batches.solve(config, batches.micro_batch_size(loader, facts), ranks)
     if batching is None:
         return Training(), problems
-    opaque = batches.is_opaque(loader)
+    opaque = batches.is_opaque(loader) or facts.train_iterable is True
     order, length = None, facts.train_batches if opaque else None
-    if isinstance(loader, DataLoader) and facts.train_samples is not None:
+    if isinstance(loader, DataLoader) and facts.train_samples is not None and not opaque:
         order = batches.train_order(loader, batching, facts.train_samples, env.seed or 0)
         if order is not None:
             problems += _uneven(loader, facts.train_samples, ranks)
             length = order.micro_batches
-    if isinstance(loader, DataLoader) and loader.num_batch_per_epoch is not None and length is not None:
-        length = min(length, loader.num_batch_per_epoch)
+    if isinstance(loader, DataLoader) and loader.num_batch_per_epoch is not None:
+        known = length is not None or facts.train_iterable is True
+        length = min(length or loader.num_batch_per_epoch, loader.num_batch_per_epoch) if known else None
+    if facts.train_iterable is True:
+        problems += _endless(config, length)
     timeline, found = _timeline(config, batching, length)
     problems += found
     if order is not None and timeline is not None and timeline.epoch_length is not None:
@@ -50,6 +52,24 @@ def training(
 
 
 def _uneven(loader: DataLoader, samples: int, ranks: int | None) -> list[Problem]:
+def _endless(config: Config, length: int | None) -> list[Problem]:
+    """What a dataset that only iterates cannot do."""
+    found = []
+    if length is None and isinstance(config.train_cfg, EpochLoop):
+        text = "is missing, and the dataset has no length: its epochs have no end to plan."
+        remedy = "Set it to micro-batches per rank and epoch, or train by iterations: by_epoch=False."
+        found.append(problem("FK012", ("train_dataloader", "num_batch_per_epoch"), text, remedy))
+    loader = config.train_dataloader
+    for name in ("sampler", "batch_sampler") if isinstance(loader, DataLoader) else ():
+        if getattr(loader, name) is not None:
+            text = "is given, and the dataset only iterates, in an order of its own."
+            found.append(problem("FK019", ("train_dataloader", name), text, "Remove it."))
+    if config.global_batch_size is not None:
+        text = "sets the clock to global batches, and the dataset only iterates, in an order of its own."
+        found.append(problem("FD002", ("global_batch_size",), text, "Use accumulative_counts."))
+    return found
+
+
     sampler = loader.sampler
     if not isinstance(sampler, DefaultSampler) or sampler.round_up or not ranks or samples % ranks == 0:
         return []

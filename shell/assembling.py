@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader as TorchLoader
 from torch.utils.data.dataloader import default_collate
 
 from flexcore.batching import is_opaque
-from flexcore.components import Component, Supplied
+from flexcore.components import Supplied
 from flexcore.config import DataLoader
 from flexcore.facts import Facts, GroupFact, HookFact, ParameterFact
 from flexcore.hooks import (
@@ -20,7 +20,7 @@ from flexcore.problems import ConfigError, Path, did_you_mean
 from flexcore.rules import problem
 from flexcore.run_plan import Evaluation, Plan
 from flexcore.sampling import derived_seed
-from shell import building, data
+from shell import building, data, parameters, preprocessing, sources
 from shell.contracts import Contract, contract_of
 from shell.environment import diverge
 from shell.evaluating import EvalFeed, Metrics
@@ -28,7 +28,8 @@ from shell.hooks import BUILTIN
 from shell.hooks.sampler_seed import SamplerSeedHook
 from shell.loggers.console import Console
 from shell.loggers.tensorboard import TensorBoardSink
-from shell.processes import Group
+from shell.predictions import Predictions
+from shell.processes import Group, Rank
 from shell.run import Run, Stages
 from shell.saving import CheckpointWriter
 from shell.settling import raise_together
@@ -53,30 +54,34 @@ class Built:
     def open_training(self, run: Run) -> None:
         """Set run.batches to the stream from the next iteration on."""
         run.batches = _training_batches(run, self)
+    preprocessor: Any = None
 
 
 def build(plan: Plan, supplied: dict[str, Any], group: Group, device: torch.device) -> Built:
     """Every object once on every rank; a failure on one rank is raised on all."""
     made, failure = None, None
     try:
-        made = _build(plan, supplied)
+        made = _build(plan, supplied, group.rank)
     except Exception as error:
         failure = error
     raise_together(group, failure)
     assert made is not None
-    _ = device
+    if isinstance(made.preprocessor, nn.Module):
+        made.preprocessor.to(device)
     return made
 
 
-def _build(plan: Plan, supplied: dict[str, Any]) -> Built:
-    model = _model(plan, supplied)
+def _build(plan: Plan, supplied: dict[str, Any], rank: Rank) -> Built:
+    preprocessor = preprocessing.built(plan)
+    model = _model(plan, supplied, preprocessor)
     loss = supplied.get("loss") if isinstance(plan.loss, Supplied) else plan.loss and building.build(plan.loss, ("loss",))
-    train = None if plan.train is None else _train_source(plan.train.loader, supplied)
-    evals = {mode: _eval_sources(part, mode, supplied) for mode, part in _evaluations(plan)}
+    contract = preprocessing.joined(model, contract_of(model, loss, plan.mode), preprocessor)
+    place = sources.Place(plan, rank.rank, rank.world_size, _default_collate(contract))
+    train = None if plan.train is None else sources.train_source(plan.train.loader, supplied, place)
+    evals = {mode: sources.eval_sources(part, mode, supplied, place) for mode, part in _evaluations(plan)}
     metrics = {mode: _metrics(part, mode, supplied) for mode, part in _evaluations(plan)}
     hooks = {h.place: _user_hook(h) for h in plan.hooks if isinstance(h.hook, UserHook)}
-    contract = contract_of(model, loss, plan.mode)
-    made = Built(model, contract, train, evals, metrics, supplied.get("optimizer"), hooks, Facts())
+    made = Built(model, contract, train, evals, metrics, supplied.get("optimizer"), hooks, Facts(), preprocessor)
     return evolve(made, facts=_observed(plan, made))
 
 
@@ -84,7 +89,7 @@ def observed_by_building(plan: Plan) -> dict[str, Any]:
     """What building the plan's model and data shows, as Facts fields; nothing runs and nothing is written."""
     from shell.settling import SECOND_ROUND
 
-    seen = _build(plan, {}).facts
+    seen = _build(plan, {}, Rank(world_size=plan.environment.world_size or 1)).facts
     return {name: getattr(seen, name) for name in SECOND_ROUND}
 
 
@@ -95,56 +100,18 @@ def _evaluations(plan: Plan) -> Iterator[tuple[str, Evaluation]]:
         yield "test", plan.testing
 
 
-def _model(plan: Plan, supplied: dict[str, Any]) -> nn.Module:
-    model = supplied["model"] if isinstance(plan.model, Supplied) else building.build(plan.model, ("model",))
+def _model(plan: Plan, supplied: dict[str, Any], preprocessor: Any) -> nn.Module:
+    if isinstance(plan.model, Supplied):
+        model = supplied["model"]
+    else:
+        taken = preprocessor is not None and preprocessing.takes_one(plan.model)
+        model = building.build(plan.model, ("model",), **({preprocessing.KEY: preprocessor} if taken else {}))
     if not isinstance(model, nn.Module):
         text = f"is a {type(model).__name__}, not a torch.nn.Module."
         raise ConfigError([problem("FK011", ("model",), text, "Name a Module class or a function returning one.")])
     if hasattr(model, "init_weights") and (plan.mode == "train" or plan.config.init_weights_for_test_or_val):
         model.init_weights()
     return model
-
-
-def _train_source(loader: DataLoader | Supplied, supplied: dict[str, Any]) -> Any:
-    """A dataset (for a planned order), or a loader with an order of its own."""
-    path: Path = ("train_dataloader",)
-    if isinstance(loader, Supplied):
-        return supplied["train_dataloader"]
-    dataset = data.build_dataset(loader, path, supplied.get("train_dataset"))
-    return _own_order(loader, dataset, path) if isinstance(loader.sampler, Component) else dataset
-
-
-def _own_order(loader: DataLoader, dataset: Any, path: Path) -> TorchLoader[Any]:
-    """A torch DataLoader around a user's sampler."""
-    assert isinstance(loader.sampler, Component)
-    sampler = building.build(loader.sampler, (*path, "sampler"), dataset)
-    return TorchLoader(
-        dataset, batch_size=loader.batch_size or 1, sampler=sampler, drop_last=loader.drop_last,
-        num_workers=loader.num_workers, persistent_workers=loader.persistent_workers,
-        collate_fn=data.collate_of(loader, path, default_collate), pin_memory=loader.pin_memory,
-        prefetch_factor=loader.prefetch_factor, timeout=loader.timeout, generator=torch.Generator().manual_seed(0),
-    )  # fmt: skip
-
-
-def _eval_sources(part: Evaluation, mode: str, supplied: dict[str, Any]) -> list[tuple[str | None, Any, Any, Path]]:
-    found = []
-    for i, planned in enumerate(part.loaders):
-        path: Path = (f"{mode}_dataloader",) if len(part.loaders) == 1 else (f"{mode}_dataloader", planned.name or i)
-        if isinstance(planned.loader, Supplied):
-            source = _one_of(supplied[f"{mode}_dataloader"], planned.name, i, len(part.loaders))
-        else:
-            dataset = _one_of(supplied.get(f"{mode}_dataset"), planned.name, i, len(part.loaders))
-            source = data.build_dataset(planned.loader, path, dataset)
-            source = _own_order(planned.loader, source, path) if isinstance(planned.loader.sampler, Component) else source
-        found.append((planned.name, source, planned.loader, path))
-    return found
-
-
-def _one_of(given: Any, name: str | None, index: int, count: int) -> Any:
-    """A supplied object for one of several loaders comes in a mapping by name or a list by position."""
-    if count == 1 or given is None:
-        return given
-    return given[name] if isinstance(given, dict) else given[index]
 
 
 def _metrics(part: Evaluation, mode: str, supplied: dict[str, Any]) -> list[tuple[str, Any]]:
@@ -215,13 +182,24 @@ def _dataset(source: Any) -> Any:
 
 def _train_counts(plan: Plan, built: Built) -> dict[str, Any]:
     assert plan.train is not None
-    if not is_opaque(plan.train.loader):
+    iterable = isinstance(plan.train.loader, DataLoader) and sources.only_iterates(_dataset(built.train))
+    if not iterable and not is_opaque(plan.train.loader):
         return {"train_samples": len(built.train)}
-    counts: dict[str, Any] = {"train_batches": len(built.train) if hasattr(built.train, "__len__") else None}
-    if isinstance(plan.train.loader, Supplied):
+    counts: dict[str, Any] = {"train_batches": _length(built.train), "train_iterable": iterable or None}
+    if isinstance(plan.train.loader, DataLoader):
+        size = getattr(getattr(built.train, "batch_sampler", None), "batch_size", None)
+        counts["train_batch_size"] = size if plan.train.loader.batch_size is None and type(size) is int else None
+    else:
         size = getattr(built.train, "batch_size", None)
         first = built.train[0] if isinstance(built.train, list | tuple) and built.train else None
         counts["train_batch_size"] = size if type(size) is int else None if first is None else data.batch_size(first)
+def _length(loader: Any) -> int | None:
+    try:
+        return len(loader)
+    except TypeError:  # torch's own of a dataset that has none
+        return None
+
+
     return counts
 
 
@@ -299,7 +277,9 @@ def _feeds(run: Run, part: Evaluation, mode: str, built: Built) -> list[tuple[Ev
         collate = data.collate_of(loader, path, _default_collate(built.contract))
         seed = derived_seed(run.plan.environment.seed or 0, run.rank, 0xE7A1, i)
         batches = data.batches(source, loader, collate, _again(keys), run.plan.environment, seed, path)
-        feeds.append((EvalFeed(name, batches, own, total), metrics))
+        file = None if part.predictions is None or run.log_dir is None else run.log_dir / part.predictions
+        writer = None if file is None else Predictions(file, name, [indices for _, indices in keys[:own]])
+        feeds.append((EvalFeed(name, batches, own, total, writer), metrics))
     return feeds
 
 

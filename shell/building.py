@@ -3,12 +3,15 @@
 import importlib
 import inspect
 from collections.abc import Callable, Iterator, Sized
+from contextlib import suppress
 from typing import Any
 
 from attrs import frozen
 
+from flexcore import preprocessing
 from flexcore.components import Component, Data, Items, Supplied, is_import_path, thaw
 from flexcore.config import Config, DataLoader
+from flexcore.evaluating import is_dump
 from flexcore.hooks import UserHook, merged
 from flexcore.problems import ConfigError, Path, Problem, did_you_mean
 from flexcore.rules import problem
@@ -37,12 +40,14 @@ class Placed:
         path: its place in the config.
         home: the module its bare name belongs to; None: only an import path names it.
         given: how many arguments the run itself puts before the config's.
+        filled: the arguments the run itself adds by name.
     """
 
     path: Path
     component: Component
     home: str | None = None
     given: int = 0
+    filled: tuple[str, ...] = ()
 
 
 def placed(config: Config, mode: Mode, *, smoke: bool = False) -> Iterator[Placed]:
@@ -50,6 +55,7 @@ def placed(config: Config, mode: Mode, *, smoke: bool = False) -> Iterator[Place
     modes = {"train": ("train", "val", "test") if smoke else ("train", "val")}.get(mode, (mode,))
     yield from _thing(("model",), config.model)
     yield from _thing(("loss",), config.loss)
+    yield from _thing(("data_preprocessor",), preprocessing.chosen(config))
     if mode == "train" and config.train_dataloader is not None:
         yield from _loader(("train_dataloader",), config.train_dataloader)
     if mode == "train" and config.optim_wrapper is not None:
@@ -60,7 +66,8 @@ def placed(config: Config, mode: Mode, *, smoke: bool = False) -> Iterator[Place
             yield from _loader(_place(f"{key}_dataloader", named.name, i, section), named.loader)
     for key, metrics in (("val", config.val_evaluator), ("test", config.test_evaluator)):
         for i, metric in enumerate(metrics or () if key in modes else ()):
-            yield from _thing(_place(f"{key}_evaluator", metric.name, i, metrics), metric.metric)
+            if not is_dump(metric.metric):
+                yield from _thing(_place(f"{key}_evaluator", metric.name, i, metrics), metric.metric)
     for place, hook in merged(config.default_hooks, config.custom_hooks):
         if isinstance(hook, UserHook):
             owner = "custom_hooks" if isinstance(place, int) else "default_hooks"
@@ -87,6 +94,22 @@ def _loader(path: Path, loader: DataLoader | Supplied) -> Iterator[Placed]:
         part = getattr(loader, name)
         if isinstance(part, Component) and part.type not in COLLATES:
             yield Placed((*path, name), part, given=1)
+    if loader.batch_sampler is not None:
+        yield Placed((*path, "batch_sampler"), loader.batch_sampler, filled=filled_in(loader))
+
+
+def filled_in(loader: DataLoader) -> tuple[str, ...]:
+    """What a batch sampler gets from its loader besides its own arguments, as FlexibleRunner gives it.
+
+    The sampler and batch_size; drop_last where it is set or taken.
+    """
+    sampler = loader.batch_sampler
+    wanted = {"sampler": True, "batch_size": loader.batch_size is not None, "drop_last": loader.drop_last}
+    if sampler is None:
+        return ()
+    with suppress(LookupError, TypeError, ValueError):  # told where it is resolved for good
+        wanted["drop_last"] |= "drop_last" in inspect.signature(resolve(sampler.type)).parameters
+    return tuple(name for name, given in wanted.items() if given and name not in sampler.kwargs)
 
 
 def check(plan: Plan) -> None:
@@ -123,7 +146,7 @@ def _unbindable(one: Placed, target: Callable[..., Any]) -> Iterator[Problem]:
         return
     keys = [str(key) for key in one.component.kwargs if key != RECURSIVE]
     try:
-        signature.bind(*[None] * one.given, **dict.fromkeys(keys))
+        signature.bind(*[None] * one.given, **dict.fromkeys([*keys, *one.filled]))
     except TypeError as error:
         names = [name for name in signature.parameters if name not in ("self", "args", "kwargs")][one.given :]
         wrong = next((key for key in keys if key not in names), "")

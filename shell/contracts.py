@@ -32,6 +32,7 @@ class Contract:
         name: for the log.
         loss: (model, batch) -> (loss, named values to log). None: the model steps itself.
         predict: (model, batch) -> Prediction. test: the same for test loaders, where it differs.
+        prepare: (batch, training) -> batch, before each training step; predict and test do it themselves.
         keeps_lists: batches are lists of samples (pseudo_collate) unless a collate_fn says otherwise.
     """
 
@@ -40,6 +41,7 @@ class Contract:
     predict: Callable[[nn.Module, Any], Prediction]
     keeps_lists: bool = False
     test: Callable[[nn.Module, Any], Prediction] | None = None
+    prepare: Callable[[Any, bool], Any] | None = None
 
     def prediction(self, mode: str) -> Callable[[nn.Module, Any], Prediction]:
         """How loaders of this mode, "val" or "test", are predicted."""

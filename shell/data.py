@@ -81,12 +81,12 @@ def build_dataset(loader: DataLoader, path: Path, supplied: Any) -> Any:
     """The dataset of one loader.
 
     Raises:
-        ConfigError: it has no length, so nothing about its epochs can be planned.
+        ConfigError: it can neither be counted nor be iterated.
     """
     dataset = supplied if isinstance(loader.dataset, Supplied) else building.build(loader.dataset, (*path, "dataset"))
-    if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
-        text = f"{type(dataset).__name__} has no length; datasets that only iterate are known but not built yet."
-        raise ConfigError([problem("FK014", (*path, "dataset"), text, "Give it __len__ and __getitem__.")])
+    if not hasattr(dataset, "__len__") and not isinstance(dataset, IterableDataset):
+        text = f"{type(dataset).__name__} has no length and is no torch IterableDataset."
+        raise ConfigError([problem("FK013", (*path, "dataset"), text, "Give it __len__ and __getitem__.")])
     return dataset
 
 
@@ -108,14 +108,19 @@ def batches(
     source = Keyed(dataset, seed)
     if loader.num_workers == 0 and not loader.pin_memory:
         return _InProcess(source, collate, keyed)
-    init = None if loader.worker_init_fn is None else _function(loader.worker_init_fn)
     workers = {"multiprocessing_context": env.mp_start_method} if loader.num_workers else {}
     return TorchLoader(
         source, batch_sampler=_Stream(keyed), collate_fn=collate, num_workers=loader.num_workers,  # type: ignore[arg-type]
         persistent_workers=loader.persistent_workers, prefetch_factor=loader.prefetch_factor,
         pin_memory=loader.pin_memory, timeout=loader.timeout, generator=torch.Generator().manual_seed(0),
-        worker_init_fn=_WorkerInit(init, env.opencv_num_threads) if loader.num_workers else None, **workers,
+        worker_init_fn=worker_init(loader, env) if loader.num_workers else None, **workers,
     )  # fmt: skip
+
+
+def worker_init(loader: DataLoader, env: Environment) -> Callable[[int], None]:
+    """What each worker process does first: its thread counts, then the config's own function."""
+    own = None if loader.worker_init_fn is None else _function(loader.worker_init_fn)
+    return _WorkerInit(own, env.opencv_num_threads)
 
 
 @frozen
@@ -252,15 +257,21 @@ def to_device(batch: Any, device: torch.device) -> Any:
 
 
 def batch_size(batch: Any) -> int:
-    """Samples in a batch: the length of its first tensor, or of its first list."""
+    """Samples in a batch: the length of its first tensor, or of its first list.
+
+    A list inside a mapping or another sequence holds samples (pseudo_collate); an outer one holds columns.
+    """
+    inner = False
     while True:
         if type(batch) is torch.Tensor:
             shape = batch.shape
             return shape[0] if shape else 1
         if type(batch) in (tuple, list) and batch and isinstance(batch[0], torch.Tensor | Mapping | tuple | list):
-            batch = batch[0]
+            if inner and type(batch) is list:
+                return len(batch)
+            batch, inner = batch[0], True
         elif isinstance(batch, Mapping):
-            batch = next(iter(batch.values()), ())
+            batch, inner = next(iter(batch.values()), ()), True
         elif isinstance(batch, torch.Tensor):
             return len(batch) if batch.dim() else 1
         else:

@@ -10,6 +10,7 @@ from attrs import frozen
 
 from flexcore.run_plan import Evaluation
 from shell.data import batch_size, to_device
+from shell.predictions import Predictions
 from shell.run import Run
 from shell.state_tensors import restore_rng, rng_state
 
@@ -22,6 +23,7 @@ class EvalFeed:
     batches: Any
     own: int
     total: int
+    predictions: Predictions | None = None
 
 
 def evaluate(run: Run, part: Evaluation, mode: str) -> dict[str, float]:
@@ -39,6 +41,8 @@ def evaluate(run: Run, part: Evaluation, mode: str) -> dict[str, float]:
     for feed, metrics in run.eval_feeds[mode]:
         prefix = "" if feed.name is None else f"{feed.name}/"
         seen = _run_over(run, feed, metrics, part, mode)
+        if feed.predictions is not None:
+            feed.predictions.write(run.group, run.rank)
         sizes.append(int(sum(run.group.gather(seen))))
         values.update({prefix + name: value for name, value in metrics.compute(sizes[-1]).items()})
     run.called.train(modes[0][1])  # for modules that do something on it
@@ -60,7 +64,8 @@ def _run_over(run: Run, feed: EvalFeed, metrics: "Metrics", part: Evaluation, mo
     """Feed one loader through the model into its metrics; the samples this rank counted."""
     stages, predict, counted = run.stages, run.contract.prediction(mode), 0
     before, after = stages.full.get(f"before_{mode}_iter", ()), stages.full.get(f"after_{mode}_iter", ())
-    context = nullcontext if part.dtype is None else (lambda: torch.autocast(run.device.type, dtype=torch.float16))
+    dtype = None if part.dtype is None else getattr(torch, part.dtype)
+    context = nullcontext if dtype is None else (lambda: torch.autocast(run.device.type, dtype=dtype))
     metrics.reset()
     with torch.no_grad():
         for i, fetched in enumerate(feed.batches):
@@ -73,6 +78,8 @@ def _run_over(run: Run, feed: EvalFeed, metrics: "Metrics", part: Evaluation, mo
                 prediction = predict(run.model, batch)
             if i < feed.own:
                 counted += metrics.update(batch, prediction)
+                if feed.predictions is not None:
+                    feed.predictions.add(i, prediction.outputs)
             elif i == 0:
                 metrics.see(batch, prediction)
             for method in after:

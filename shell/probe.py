@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # loaded where there are checkpoints to look at
 
 VERSIONS = ("torch", "numpy", "flexcore", "safetensors")
 FIXED = (
-    "world_size", "device_type", "train_samples", "train_batches", "train_batch_size", "val_samples", "test_samples",
+    "world_size", "device_type", "train_samples", "train_batches", "train_iterable", "train_batch_size", "val_samples", "test_samples",
 )  # fmt: skip
 
 

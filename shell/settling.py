@@ -49,7 +49,7 @@ def completed(plan: Plan) -> Plan:
         StalePlan: the world size or the device is another.
     """
     here = probe.device(probe.environment())
-    wrong = probe.differences(evolve(plan.facts, train_samples=None, train_batches=None, train_batch_size=None, val_samples=None, test_samples=None), here)
+    wrong = probe.differences(evolve(plan.facts, train_samples=None, train_batches=None, train_iterable=None, train_batch_size=None, val_samples=None, test_samples=None), here)
     if wrong:
         raise StalePlan(wrong)
     facts = evolve(probe.device(probe.environment(plan.facts)), environment=here.environment)
@@ -107,7 +107,7 @@ def settled(plan: Plan, seen: Facts, group: Group) -> Plan:
     return final
 
 
-SECOND_ROUND = ("train_samples", "train_batches", "train_batch_size", "val_samples", "test_samples", "parameters",
+SECOND_ROUND = ("train_samples", "train_batches", "train_iterable", "train_batch_size", "val_samples", "test_samples", "parameters",
                 "parameter_groups", "hooks")  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
+from attrs import evolve
 from torch import nn
 
 from flexcore.run_plan import Optimizer as PlannedOptimizer
@@ -122,6 +123,9 @@ def stepper(model: nn.Module, contract: Contract, wrapper: OptimWrapper) -> Call
         update(loss)
         return outputs
 
+    if contract.prepare is not None:
+        prepare, step = contract.prepare, stepper(model, evolve(contract, prepare=None), wrapper)
+        return lambda batch: step(prepare(batch, True))
     closing = plain if autocast is nullcontext else cast
 
     def step(batch: Any) -> Outputs:

@@ -2,16 +2,17 @@
 
 from collections.abc import Callable, Iterator
 
-from flexcore.checks import data, environment, saving, schedules, sections, unbuilt
+from flexcore.checks import data, environment, evaluating, saving, schedules, sections, unbuilt
 from flexcore.config import Config
 from flexcore.facts import Facts
+from flexcore.preprocessing import preprocessing
 from flexcore.problems import Problem
 
 Check = Callable[[Config, Facts, frozenset[str]], Iterator[Problem]]
 CHECKS: tuple[Check, ...] = (
     sections.groups, sections.starting, sections.ranges, sections.names, unbuilt.unbuilt,
-    data.loaders, schedules.schedules, schedules.scaling, saving.hooks, saving.checkpoints,
-    environment.environment,
+    data.loaders, preprocessing, schedules.schedules, schedules.scaling, saving.hooks, saving.checkpoints,
+    environment.environment, evaluating.evaluating,
 )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ def loaders(config: Config, facts: Facts, broken: frozenset[str]) -> Iterator[Pr
         yield from _numbers(train, ("train_dataloader",))
         accumulation = config.optim_wrapper.accumulative_counts if config.optim_wrapper is not None else None
         solvable = (config.global_batch_size is not None and accumulation is not None) or broken & FIXING
-        if train.batch_size is None and not solvable:
+        if train.batch_size is None and train.batch_sampler is None and not solvable:
             text = "is missing, and global_batch_size with accumulative_counts does not fix it."
             yield problem(
                 "FD001",
@@ -40,6 +40,14 @@ def loaders(config: Config, facts: Facts, broken: frozenset[str]) -> Iterator[Pr
         if loaders and counts is not None and len(counts) != len(loaders):
             text = f"has {len(loaders)} loaders, and {len(counts)} were observed."
             yield problem("FK022", (key,), text, "Observe this config's own datasets.")
+
+
+def _batch_sampler(loader: DataLoader, path: Path) -> Iterator[Problem]:
+    """A batch size is written once: in the loader, which hands it on, or in the batch sampler."""
+    sampler = loader.batch_sampler
+    if sampler is not None and loader.batch_size is not None and "batch_size" in sampler.kwargs:
+        text = "is given in the loader and in its batch_sampler."
+        yield problem("FK019", (*path, "batch_size"), text, "Keep one of them; the loader's is handed on.")
 
 
 def _evaluation(config: Config, key: str) -> Iterator[Problem]:
@@ -64,6 +72,7 @@ def _evaluation(config: Config, key: str) -> Iterator[Problem]:
 
 
 def _numbers(loader: DataLoader, path: Path) -> Iterator[Problem]:
+    yield from _batch_sampler(loader, path)
     for name, least in (
         ("batch_size", 1),
         ("num_workers", 0),

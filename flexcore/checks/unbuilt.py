@@ -17,7 +17,6 @@ BUILT: dict[tuple[str, str], tuple[object, ...]] = {
     ("log_processor", "custom_cfg"): (None,),
     ("log_processor", "log_with_hierarchy"): (False,),
     ("log_processor", "mean_pattern"): (None,),
-    ("", "data_preprocessor"): (None,),
 }
 
 
@@ -47,8 +46,6 @@ def _loaders(config: Config) -> Iterator[Problem]:
             alone = len(several) == 1 and named.name is None
             loaders.append(((key,) if alone else (key, named.name or i), named.loader))
     for path, loader in loaders:
-        if isinstance(loader, DataLoader) and loader.batch_sampler is not None:
-            yield _refused((*path, "batch_sampler"), loader.batch_sampler.type)
         if (
             path != ("train_dataloader",)
             and isinstance(loader, DataLoader)

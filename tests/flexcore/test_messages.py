@@ -353,9 +353,7 @@ CASES: dict[str, tuple[Any, Facts, list[str]]] = {
                 "mean_pattern": "x",
                 "by_epoch": False,
             },
-            data_preprocessor="pkg:P",
-            train_dataloader=L(batch_sampler={"type": "B"}),
-            val_dataloader=L(num_batch_per_epoch=3, batch_sampler={"type": "B"}),
+            val_dataloader=L(num_batch_per_epoch=3),
             default_hooks={
                 "checkpoint": {"type": "CheckpointHook", "save_optimizer": False},
                 "logger": {"type": "LoggerHook", "log_metric_by_epoch": False},
@@ -363,17 +361,13 @@ CASES: dict[str, tuple[Any, Facts, list[str]]] = {
         ),
         KNOWN,
         [
-            "train_dataloader.batch_sampler: 'B' is understood but not built yet. Remove it; nothing is silently ignored. [FK014]",
             "optim_wrapper.paramwise_cfg: {'a': 1} is understood but not built yet. Remove it; nothing is silently ignored. [FK014]",
             "optim_wrapper.constructor: 'X' is understood but not built yet. Remove it; nothing is silently ignored. [FK014]",
-            "val_dataloader.batch_sampler: 'B' is understood but not built yet. Remove it; nothing is silently ignored. [FK014]",
             "val_dataloader.num_batch_per_epoch: 3 is understood but not built yet. Remove it; nothing is silently ignored. [FK014]",
             "log_processor.custom_cfg: {} is understood but not built yet. Remove it; nothing is silently ignored. [FK014]",
             "log_processor.log_with_hierarchy: True is understood but not built yet. Remove it; nothing is silently ignored. [FK014]",
             "log_processor.mean_pattern: 'x' is understood but not built yet. Remove it; nothing is silently ignored. [FK014]",
             "log_processor.by_epoch: False is understood but not built yet. Remove it; nothing is silently ignored. [FK014]",
-            "data_preprocessor: {'type': 'pkg:P'} is understood but not built yet. Remove it; nothing is silently ignored. [FK014]",
-            "default_hooks.checkpoint.save_optimizer: False is understood but not built yet. Remove it; nothing is silently ignored. [FK014]",
             "default_hooks.logger.log_metric_by_epoch: False is understood but not built yet. Remove it; nothing is silently ignored. [FK014]",
         ],
     ),
@@ -595,6 +589,44 @@ CASES: dict[str, tuple[Any, Facts, list[str]]] = {
         validating(train_dataloader={"dataset": "pkg:D"}, val_dataloader={"a": {"dataset": "pkg:D"}}),
         KNOWN,
         [
+    "FD011": (
+        base(model={"type": "pkg:M", "data_preprocessor": {"type": "pkg:A"}}, data_preprocessor="pkg:B"),
+        KNOWN,
+        [
+            "data_preprocessor: differs from model.data_preprocessor, which the model takes instead. Keep one of them. [FD011]",
+        ],
+    ),
+    "FD011 equal": (
+        base(model={"type": "pkg:M", "data_preprocessor": {"type": "A"}}, data_preprocessor={"type": "A"}),
+        KNOWN,
+        [],
+    ),
+    "FK019 batch sampler": (
+        base(train_dataloader=L(batch_sampler={"type": "pkg:B", "batch_size": 2})),
+        KNOWN,
+        [
+            "train_dataloader.batch_size: is given in the loader and in its batch_sampler. Keep one of them; the loader's is handed on. [FK019]",
+        ],
+    ),
+    "iterable": (
+        base(
+            train_dataloader=L(sampler={"type": "DefaultSampler"}, batch_sampler={"type": "pkg:B"}),
+            global_batch_size=None,
+        ),
+        evolve(KNOWN, train_samples=None, train_iterable=True),
+        [
+            "train_dataloader.num_batch_per_epoch: is missing, and the dataset has no length: its epochs have no end to plan. Set it to micro-batches per rank and epoch, or train by iterations: by_epoch=False. [FK012]",
+            "train_dataloader.sampler: is given, and the dataset only iterates, in an order of its own. Remove it. [FK019]",
+            "train_dataloader.batch_sampler: is given, and the dataset only iterates, in an order of its own. Remove it. [FK019]",
+        ],
+    ),
+    "iterable global": (
+        base(global_batch_size=8, train_cfg={"by_epoch": False, "max_iters": 9}),
+        evolve(KNOWN, train_samples=None, train_iterable=True),
+        [
+            "global_batch_size: sets the clock to global batches, and the dataset only iterates, in an order of its own. Use accumulative_counts. [FD002]",
+        ],
+    ),
             "train_dataloader.batch_size: is missing, and global_batch_size with accumulative_counts does not fix it. Set batch_size: samples per rank and micro-batch. [FD001]",
             "val_dataloader.a.batch_size: is missing. Set batch_size: samples per rank and batch. [FD001]",
         ],
@@ -932,6 +964,36 @@ INFOS: dict[str, tuple[Any, Facts, list[str]]] = {
     ),
     "FC008": (
         base(resume=True),
+    "FD009 workers": (
+        base(
+            train_dataloader=L(sampler={"type": "pkg.data:Sampler"}, num_workers=1, persistent_workers=True)
+        ),
+        KNOWN,
+        [
+            (
+                "train_dataloader: has an order of its own, which is not planned; a resume replays it from the epoch's start, "
+                "and workers start anew for each pass in spite of persistent_workers. "
+                "Use a dataset with DefaultSampler for exact resume. [FD009]"
+            ),
+        ],
+    ),
+    "FD010": (
+        base(train_cfg={"by_epoch": False, "max_iters": 9}),
+        evolve(KNOWN, train_samples=None, train_iterable=True, world_size=2),
+        [
+            (
+                "train_dataloader.dataset: only iterates; what each rank reads of it is the dataset's own business. "
+                "Let it yield other samples on each rank. [FD010]"
+            ),
+        ],
+    ),
+    "FD010 alone": (
+        base(train_cfg={"by_epoch": False, "max_iters": 9}),
+        evolve(KNOWN, train_samples=None, train_iterable=True),
+        [
+            "train_dataloader.dataset: only iterates. Nothing to do on one rank. [FD010]",
+        ],
+    ),
         KNOWN,
         [
             "resume: resume=True found no complete checkpoint in work_dir; the run starts fresh. Nothing to do on a first run. [FC008]",

@@ -33,7 +33,6 @@ DIFFERENCES: dict[tuple[str, str], tuple[str, str]] = {
     ("o03", "strategy launcher=none strategy={'type': 'DDPStrategy'}"): (
         "refused", "A distributed strategy without ranks fails later, with a KeyError."),
     ("o03", "strategy launcher=bogus"): ("refused", "An unknown launcher starts nothing."),
-    ("o03", "micro_batch dict_batch_sampler"): ("refused", "Batch samplers are not built yet."),
     ("o05", "train_cfg {'max_epochs': 1}"): ("the epoch loop", "The only length given says which loop is meant."),
     ("o06", "OneCycleLR"): ("refused", "Not built yet."),
     ("o06", "ReduceOnPlateauLR"): ("refused", "Not built yet."),
@@ -224,9 +223,8 @@ def test_micro_batches():
     supplied = planned(Facts(train_batch_size=4), train_dataloader=flexcore.Supplied())
     assert supplied.batching.micro_batch_size == 4
     assert codes(base(train_dataloader={"dataset": "pkg:D"})) == {"FD001"}
-    assert codes(
-        base(train_dataloader={"dataset": "pkg:D", "batch_size": 1, "batch_sampler": {"type": "B"}})
-    ) == {"FK014"}
+    sampler = {"type": "B", "batch_size": 5}
+    assert planned(train_dataloader={"dataset": "pkg:D", "batch_sampler": sampler}).batching.micro_batch_size == 5
 
 
 # --- o04, o05: LR scaling and totals -------------------------------------------------------------

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import Dataset
 
 import flexcore
 from flexcore.components import Component, Data, Supplied
@@ -228,18 +228,18 @@ def test_a_rank_without_a_sample_still_runs_as_often():
     assert data.eval_keys(order, 1, None) == (0, 1, [(0, [0])])
 
 
-class Endless(IterableDataset):
-    def __iter__(self):
-        return iter(int, 1)
+class Lengthless:
+    def __getitem__(self, index):
+        return index
 
 
 def test_a_dataset_without_a_length_is_refused():
     loader = DataLoader(dataset=Supplied(), batch_size=2)
     with pytest.raises(ConfigError) as caught:
-        data.build_dataset(loader, ("train_dataloader",), Endless())
+        data.build_dataset(loader, ("train_dataloader",), Lengthless())
     assert str(caught.value) == (
-        "train_dataloader.dataset: Endless has no length; datasets that only iterate are known but not built yet. "
-        "Give it __len__ and __getitem__. [FK014]"
+        "train_dataloader.dataset: Lengthless has no length and is no torch IterableDataset. "
+        "Give it __len__ and __getitem__. [FK013]"
     )
 
 
