@@ -12,8 +12,10 @@ from attrs import frozen
 
 from flexcore import timeline as clock
 from flexcore.questions import saves, validations, value_at
+from flexcore.replaying import early_stop_differences
 from flexcore.run_plan import Plan
 from flexcore.saving import Rule, best_name, inferred_rule, is_better
+from flexcore.stopping_early import REASON
 
 
 @frozen(kw_only=True)
@@ -67,6 +69,9 @@ def compared(segments: Sequence[Segment]) -> Comparison:
     saved = _saved(kept, segments)
     found += _sequence("save", _planned_saves(spans), saved, reached, done)
     found += _best_differences(kept, segments)
+    early = stop is not None and stop["reason"] == REASON
+    found += [Difference(what="early stop", at=at, planned=planned, actual=actual)
+              for at, planned, actual in early_stop_differences(kept, early=early)]  # fmt: skip
     last = segments[-1].plan
     if done and last.timeline is not None and reached != last.timeline.max_iters:
         found.append(
@@ -76,7 +81,7 @@ def compared(segments: Sequence[Segment]) -> Comparison:
         ("iterations", sum(len(part.steps) for part in kept)), ("validations", len(checks)),
         ("saves", len(saved)), ("starts", len(segments)),
     )  # fmt: skip
-    return Comparison(counts=counts, differences=tuple(found), finished=done, reason=stop and stop["reason"])
+    return Comparison(counts=counts, differences=tuple(found), finished=done or early, reason=stop and stop["reason"])
 
 
 @frozen

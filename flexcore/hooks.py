@@ -1,10 +1,62 @@
-"""Stages, priorities and hook settings, and the order hooks run in; no hook is run or imported here."""
+"""Stages, priorities and the order hooks run in; their settings are in hook_specs, and no hook is run here."""
 
 from collections.abc import Iterable, Mapping
+from typing import get_args
 
 from attrs import frozen
 
 from flexcore.components import Component
+from flexcore.hook_specs import (
+    EMA,
+    Checkpoint,
+    EarlyStopping,
+    EmptyCache,
+    IterTimer,
+    Logger,
+    LogTrace,
+    NaNGuard,
+    ParamScheduler,
+    Profiler,
+    RuntimeInfo,
+    SamplerSeed,
+    SyncBuffers,
+    TensorboardTrace,
+    Throughput,
+    TraceHandler,
+)
+
+__all__ = [
+    "BUILTIN_HOOKS",
+    "DEFAULT_SLOTS",
+    "EMA",
+    "PRIORITIES",
+    "STAGES",
+    "BuiltinHook",
+    "Checkpoint",
+    "EarlyStopping",
+    "EmptyCache",
+    "Hook",
+    "HookSlot",
+    "IterTimer",
+    "LogTrace",
+    "Logger",
+    "NaNGuard",
+    "ParamScheduler",
+    "PlannedHook",
+    "Profiler",
+    "RuntimeInfo",
+    "SamplerSeed",
+    "SyncBuffers",
+    "TensorboardTrace",
+    "Throughput",
+    "TraceHandler",
+    "UserHook",
+    "hook_name",
+    "merged",
+    "priority_of",
+    "stages_of",
+    "valid_priority",
+]
 
 STAGES: tuple[str, ...] = (
     "before_run", "after_run",
@@ -22,98 +74,11 @@ PRIORITIES: Mapping[str, int] = {
 }  # fmt: skip
 
 
-@frozen(kw_only=True)
-class RuntimeInfo:
-    """Adds the LR (and other scheduled values) to each log line (RuntimeInfoHook)."""
-
-    NAME = "RuntimeInfoHook"
-    PRIORITY = 10
-    STAGES = ()
-    priority: int | str | None = None
-
-
-@frozen(kw_only=True)
-class IterTimer:
-    """Adds data wait and iteration time, in seconds, and the time left to each log line (IterTimerHook)."""
-
-    NAME = "IterTimerHook"
-    PRIORITY = 50
-    STAGES = ()
-    priority: int | str | None = None
-
-
-@frozen(kw_only=True)
-class SamplerSeed:
-    """Calls set_epoch on the user's own samplers and loaders (DistSamplerSeedHook)."""
-
-    NAME = "DistSamplerSeedHook"
-    PRIORITY = 50
-    STAGES = ("before_train_epoch",)
-    priority: int | str | None = None
-
-
-@frozen(kw_only=True)
-class Logger:
-    """Logs every `interval` training iterations and after each evaluation (LoggerHook).
-
-    ignore_last: leave out the short group of iterations at the end of an epoch.
-    """
-
-    NAME = "LoggerHook"
-    PRIORITY = 60
-    STAGES = ("after_train_iter", "after_val_epoch", "after_test_epoch")
-    interval: int = 10
-    ignore_last: bool = True
-    log_metric_by_epoch: bool = True
-    priority: int | str | None = None
-
-
-@frozen(kw_only=True)
-class ParamScheduler:
-    """Sets each scheduled parameter before the iteration it holds for (ParamSchedulerHook)."""
-
-    NAME = "ParamSchedulerHook"
-    PRIORITY = 70
-    STAGES = ("before_train_iter",)
-    priority: int | str | None = None
-
-
-@frozen(kw_only=True)
-class Checkpoint:
-    """Saves the training state and keeps the best (CheckpointHook).
-
-    Attributes:
-        interval: every so many epochs or iterations; None: every epoch, or every val_interval iterations.
-        by_epoch: the interval's unit; None follows the training loop.
-        save_begin: first due at this many units. save_last: also at the end of the run.
-        max_keep_ckpts: keep the newest so many (best ones aside); -1 keeps all.
-        save_best: metric names whose best checkpoint is kept, or "auto" for the first metric.
-        rule: "greater" or "less" per save_best name; inferred from greater_keys and less_keys otherwise.
-        filename_tmpl: name with one "{}" for the epoch or iteration; a ".pth" suffix is dropped.
-    """
-
-    NAME = "CheckpointHook"
-    PRIORITY = 90
-    STAGES = ("after_train_iter", "after_train_epoch", "after_val_epoch")
-    interval: int | None = None
-    by_epoch: bool | None = None
-    save_begin: int = 0
-    save_last: bool = True
-    max_keep_ckpts: int = -1
-    save_best: str | tuple[str, ...] | None = None
-    rule: str | tuple[str, ...] | None = None
-    greater_keys: str | tuple[str, ...] | None = None
-    less_keys: str | tuple[str, ...] | None = None
-    filename_tmpl: str | None = None
-    save_optimizer: bool = True
-    save_param_scheduler: bool = True
-    priority: int | str | None = None
-
-
-BuiltinHook = RuntimeInfo | IterTimer | SamplerSeed | Logger | ParamScheduler | Checkpoint
-BUILTIN_HOOKS: tuple[type[BuiltinHook], ...] = (
-    RuntimeInfo, IterTimer, SamplerSeed, Logger, ParamScheduler, Checkpoint,
+BuiltinHook = (
+    RuntimeInfo | IterTimer | SamplerSeed | Logger | ParamScheduler | Checkpoint
+    | EMA | EarlyStopping | NaNGuard | SyncBuffers | EmptyCache | Profiler | Throughput
 )  # fmt: skip
+BUILTIN_HOOKS: tuple[type[BuiltinHook], ...] = get_args(BuiltinHook)
 
 DEFAULT_SLOTS: Mapping[str, BuiltinHook] = {
     "runtime_info": RuntimeInfo(),
@@ -185,3 +150,22 @@ def valid_priority(priority: int | str | None) -> bool:
 
 def hook_name(hook: Hook) -> str:
     return hook.component.name if isinstance(hook, UserHook) else hook.NAME
+
+
+def stages_of(hook: BuiltinHook) -> tuple[str, ...]:
+    """What a built-in hook listens to as it is set; a stage it would do nothing at costs nothing."""
+    match hook:
+        case EmptyCache():
+            wanted = {
+                "before": hook.before_epoch,
+                "after_epoch": hook.after_epoch,
+                "after_iter": hook.after_iter,
+            }
+            return tuple(stage for stage in hook.STAGES if wanted[_moment(stage)])
+        case _:
+            return hook.STAGES
+
+
+def _moment(stage: str) -> str:
+    before_or_after, _, unit = stage.split("_")
+    return "before" if before_or_after == "before" else f"after_{unit}"

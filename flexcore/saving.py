@@ -1,7 +1,7 @@
 """Which checkpoints are written, named, best and kept: from CheckpointHook's settings to Saving."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from flexcore.config import EpochLoop, TrainLoop
@@ -63,7 +63,19 @@ def saving(hook: Checkpoint, loop: TrainLoop) -> Saving:
         best=best_rules(hook),
         greater_keys=as_tuple(hook.greater_keys) or GREATER_KEYS,
         less_keys=as_tuple(hook.less_keys) or LESS_KEYS,
+        weights_only=not hook.save_optimizer,
+        published=published(hook),
     )  # fmt: skip
+
+
+PUBLISHED: Mapping[str, str] = {
+    "state_dict": "model", "model": "model", "optimizer": "optimizer", "hooks": "hooks",
+}  # fmt: skip
+
+
+def published(hook: Checkpoint) -> tuple[str, ...]:
+    """The tensor files that published_keys name, once each; mmengine calls the model's "state_dict"."""
+    return tuple(dict.fromkeys(PUBLISHED[key] for key in as_tuple(hook.published_keys) if key in PUBLISHED))
 
 
 def best_name(key: str, by_epoch: bool, units: int) -> str:

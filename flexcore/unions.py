@@ -146,18 +146,8 @@ TAGGED: tuple[Tagged, ...] = (
     Tagged(
         "hook",
         _by_name(*hooks.BUILTIN_HOOKS),
-        unbuilt=frozenset(
-            {
-                "EMAHook",
-                "EarlyStoppingHook",
-                "SyncBuffersHook",
-                "EmptyCacheHook",
-                "ProfilerHook",
-                "NaiveVisualizationHook",
-                "PrepareTTAHook",
-            }
-        ),
-        retired={"NPUProfilerHook": "Remove it; ProfilerHook is not built yet."},
+        unbuilt=frozenset({"NaiveVisualizationHook", "PrepareTTAHook"}),
+        retired={"NPUProfilerHook": "Use ProfilerHook."},
         other=_user_hook,
     ),
     Tagged("sampler", _by_name(*get_args(config.Sampler)), other=component),
@@ -185,6 +175,7 @@ TAGGED: tuple[Tagged, ...] = (
         ),
     ),
     Tagged("starting point", _by_name(Fresh, LoadWeights, Resume)),
+    Tagged("trace handler", _by_name(*get_args(hooks.TraceHandler))),
 )
 
 

@@ -23,6 +23,7 @@ class Recorder:
         self._first, self._handed_over = 0, monotonic()
         self.lr: list[float] = []
         self.samples: list[int] = []
+        self._written_samples = 0
 
     def __enter__(self) -> Self:
         return self
@@ -49,8 +50,14 @@ class Recorder:
                 }
             )
             self._first += len(self.lr)
+            self._written_samples += sum(self.samples)
             self.lr.clear()
             self.samples.clear()
+
+    @property
+    def total_samples(self) -> int:
+        """This rank's, since its process started."""
+        return self._written_samples + sum(self.samples)
 
     def event(self, kind: str, **fields: Any) -> None:
         """Record what happened, after the steps before it, and hand it all to the system."""

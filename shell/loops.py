@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from flexcore.timeline import next_validation, validates_after, window_at
+from flexcore.timeline import closes, next_validation, validates_after, window_at
 from shell.data import batch_size, to_device
 from shell.evaluating import evaluate
 from shell.events import FLUSH_AT
@@ -44,7 +44,7 @@ class Stopper:
         if self.run.world_size == 1 and self.signals.reason is None and self.run.wish is None:
             return None
         done = max(1, self.run.completed - self.run.started_at_iter)
-        reason = self.agreement.agreed(self.run.completed, self.run.step_seconds / done, self.run.wish)
+        reason = self.agreement.agreed(self.run.completed, self.run.step_seconds / done, self.run.wish, force=self.run.wish_alike)
         self.next_check = FOREVER if self.run.world_size == 1 else self.agreement.next_check
         return reason
 
@@ -59,22 +59,23 @@ def train(run: Run, stopper: Stopper) -> str:
     if run.started_at_iter == run.completed > 0 and not run.validated:
         validate_if_due(run)
     loop = Iterations(run, stopper)
-    reason = None
-    while run.completed < total and reason is None:
+    reason = stopper.asked(perf_counter()) if 0 < run.completed < total else None  # it may have ended so before
+    while run.completed < total and (reason is None or not closes(clock, run.completed - 1)):
         end = total if not clock.by_epoch else (run.completed // _length(run) + 1) * _length(run)
         run.stages.call("before_train_epoch")
-        reason = loop.run_until(min(end, total))
+        reason = loop.run_until(min(end, total), reason)
         if run.completed == min(end, total):
             run.stages.call("after_train_epoch")
             if clock.by_epoch:
                 run.epoch += 1
-                if reason is None:
+                if reason is None or (run.completed < total and not closes(clock, run.completed - 1)):
                     validate_if_due(run)
-                    reason = loop.stopper.asked(perf_counter()) if run.completed < total else None
+                if reason is None and run.completed < total:
+                    reason = stopper.asked(perf_counter())
     finished = run.completed == total and (run.validated or not validation_due(run))
     for hook in run.stages.hooks:
         if isinstance(hook, CheckpointHook):
-            (hook.settle if finished else hook.save_stopped)(run)
+            hook.end(run, reason, finished=finished)
     run.stages.call("after_train")
     return "done" if finished or reason is None else reason
 
@@ -108,8 +109,8 @@ class Iterations:
         self.run, self.stopper = run, stopper
         self.step = stepper(run.called, run.contract, run.optim_wrapper)
 
-    def run_until(self, end: int) -> str | None:
-        """Iterate to `end` completed, or to the window's end at which a stop is agreed; its reason.
+    def run_until(self, end: int, reason: str | None = None) -> str | None:
+        """Iterate to `end` completed, or to the window's end once a stop is agreed; its reason.
 
         An iteration without events costs one comparison besides the step, the LR and the record.
         """
@@ -121,7 +122,7 @@ class Iterations:
         per, feed, step, moves = batching.per_iteration, run.batches, self.step, run.device.type != "cpu"
         group, lrs, sizes = wrapper.optimizer.param_groups[0], run.recorder.lr.append, run.recorder.samples.append
         base = run.completed // clock.epoch_length * clock.epoch_length if clock.by_epoch and clock.epoch_length else 0
-        windowed, window_end, reason = clock.window > 1, run.completed, None
+        windowed, window_end = clock.window > 1, run.completed
         run.recorder.begin(run.completed)
         due, now = self._next_due(run.completed), perf_counter()
         while run.completed < end:

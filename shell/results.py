@@ -7,7 +7,7 @@ from attrs import frozen
 from flexcore.run_plan import Plan
 
 EXIT_CODES: Mapping[str, int] = {
-    "done": 0, "time_limit": 0, "requested": 0, "usage": 2, "stale": 3, "checkpoint": 4, "hang": 5, "nonfinite": 6,
+    "done": 0, "early_stopping": 0, "time_limit": 0, "requested": 0, "usage": 2, "stale": 3, "checkpoint": 4, "hang": 5, "nonfinite": 6,
     "locked": 7, "save_failed": 8, "preempted": 75, "interrupted": 130,
 }  # fmt: skip
 
@@ -17,7 +17,8 @@ class RunResult:
     """How a run ended.
 
     Attributes:
-        reason: "done", "preempted", "interrupted", "time_limit", or what a hook asked to stop for.
+        reason: "done", "preempted", "interrupted", "time_limit", "early_stopping", "nonfinite", or "requested" for
+            what a hook of the user's asked.
         metrics: the last evaluation's values. epoch, iter: completed.
         checkpoints: paths this process wrote that still stand. save_failed: some save did not succeed.
         plan: the final plan, with every fact it rests on.

@@ -14,6 +14,7 @@ from shell.contracts import Contract
 from shell.events import Recorder
 from shell.processes import Group
 from shell.stepping import OptimWrapper
+from shell.stopping import outweighs
 from shell.strategies.base import Strategy
 
 Call = Callable[..., Any]
@@ -26,6 +27,7 @@ class Run:
         epoch, iter: 0-based while an epoch or iteration runs, as in mmengine; completed counts between them.
         completed: iterations done. metrics: the last evaluation's values. work_dir, log_dir: where this run writes.
         model: the module itself, unwrapped. logger: a standard logger; only rank 0 prints.
+        spoiled: whether what would be saved now must not be; asked before each save, None: never.
     """
 
     def __init__(
@@ -41,6 +43,8 @@ class Run:
         self.max_iters = (plan.timeline.max_iters or 0) if plan.timeline is not None else 0
         self.metrics: dict[str, float] = {}
         self.wish: str | None = None
+        self.wish_alike = False
+        self.spoiled: Callable[[], bool] | None = None
         self.wanted_checkpoint: str | None = None
         self.validated = False
         self.replay: Any = None
@@ -68,9 +72,13 @@ class Run:
         kept = value.detach() if isinstance(value, torch.Tensor) else value
         self.custom.setdefault(name, deque(maxlen=self.plan.logging.window)).append(kept)  # type: ignore[arg-type]
 
-    def request_stop(self, reason: str) -> None:
-        """Ask for an orderly end: at the next agreed step the window is finished, saved and the run stops."""
-        self.wish = reason
+    def request_stop(self, reason: str, *, alike: bool = False) -> None:
+        """Ask for an orderly end: at the next agreed step the window is finished, saved and the run stops.
+
+        Of several wishes the most severe counts. alike: every rank asks at this very point, so they agree at once.
+        """
+        self.wish = reason if outweighs(reason, self.wish) else self.wish
+        self.wish_alike = self.wish_alike or alike
 
     def request_checkpoint(self, name: str) -> None:
         """Ask for a checkpoint at the next optimizer update; every rank must ask."""

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from flexcore.plan_files import trajectory
-from shell.checkpoints import Loaded, RemoveFailed, SaveFailed, Store
+from shell.checkpoints import DamagedCheckpoint, Loaded, RemoveFailed, SaveFailed, Store
+from shell.hooks.ema import EMAHook
 from shell.results import CheckpointRefused
 from shell.run import Run
 from shell.state_tensors import StateMismatch, join, optimizer_state, restore_optimizer, restore_rng, rng_state, split
@@ -44,8 +45,21 @@ class CheckpointWriter:
         if run.world_size > 1:
             saved = bool(run.group.broadcast(saved))
         run.save_failed = run.save_failed or not saved
-        run.saved_at = done if saved and resumable else run.saved_at
+        weights_only = run.plan.saving is not None and run.plan.saving.weights_only
+        run.saved_at = done if saved and (resumable or weights_only) else run.saved_at
         return saved
+
+    def publish(self, run: Run, name: str, stems: tuple[str, ...]) -> None:
+        """Tensor files of one checkpoint as one beside it, named after it and the file's own SHA-256."""
+        if self.store is None:
+            return
+        try:
+            path = self.store.publish(name, stems)
+            run.recorder.event("publish", name=name, file=path.name)
+            run.logger.info("published %s", path)
+        except (SaveFailed, DamagedCheckpoint, OSError) as error:
+            run.save_failed = True
+            run.logger.error("%s", error)
 
     def settle(self, run: Run, name: str) -> None:
         """Tell the run's last checkpoint that its validation is done, so that running again does not repeat it."""
@@ -86,11 +100,13 @@ def position(run: Run, done: int) -> dict[str, Any]:
 
 def gathered(run: Run, own: list[Any]) -> tuple[dict[str, Mapping[str, torch.Tensor]], dict[str, Any]]:
     """(tensors by file, JSON state): model, optimizer by parameter name, hooks, scaler, and what is each rank's own."""
-    optimizer, optimizer_tensors = split(optimizer_state(run.optim_wrapper.optimizer, trainable(run.model)))
     hooks, hook_tensors = split(hook_states(run))
-    tensors: dict[str, Mapping[str, torch.Tensor]] = {"model": dict(run.strategy.save_state()), "optimizer": optimizer_tensors}
+    tensors: dict[str, Mapping[str, torch.Tensor]] = {"model": dict(run.strategy.save_state())}
     if hook_tensors:
         tensors["hooks"] = hook_tensors
+    if run.plan.saving is not None and run.plan.saving.weights_only:
+        return tensors, {"hooks": hooks}
+    optimizer, tensors["optimizer"] = split(optimizer_state(run.optim_wrapper.optimizer, trainable(run.model)))
     scaler = run.optim_wrapper.scaler
     state = {"optimizer": optimizer, "hooks": hooks, "rng": [rng for rng, _ in own], "replay": [replay for _, replay in own],
              "scaler": None if scaler is None else scaler.state_dict()}  # fmt: skip
@@ -140,6 +156,21 @@ def load_weights(run: Run, loaded: Loaded) -> None:
     except RuntimeError as error:  # load_state_dict's own word for it, a line for each
         reasons = "; ".join(line.strip().rstrip(".") for line in str(error).splitlines()[1:])
         raise CheckpointRefused(f"{loaded.manifest.path} does not fit the model: {reasons}.") from error
+    _load_averages(run, loaded)
+
+
+def _load_averages(run: Run, loaded: Loaded) -> None:
+    """An evaluation with an EMAHook takes the checkpoint's averages along."""
+    averaging = [hook for hook in run.stages.hooks if isinstance(hook, EMAHook)]
+    if run.plan.mode == "train" or not averaging:
+        return
+    state = loaded.manifest.fields.get("state", {}).get("hooks", {})
+    hooks = join(state, loaded.tensors("hooks") if "hooks" in loaded.stems else {})
+    found = next((one for one in hooks.values() if isinstance(one, Mapping) and one.get("averaged")), None)
+    if found is None:
+        run.logger.warning("EMAHook: %s holds no averaged weights; its own are used", loaded.manifest.path)
+    else:
+        averaging[0].load_state_dict(found)
 
 
 def _portable(tree: dict[str, Any]) -> Any:

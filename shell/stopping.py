@@ -19,8 +19,13 @@ SIGNALS: Mapping[int, str] = {
 }
 """What each signal asks for."""
 
-SEVERITY: Mapping[str, int] = {"requested": 1, "time_limit": 2, "interrupted": 3, "preempted": 4}
-"""Of several reasons the most severe is the run's; a request in any other words is "requested"."""
+SEVERITY: Mapping[str, int] = {
+    "requested": 1, "early_stopping": 2, "time_limit": 3, "interrupted": 4, "preempted": 5, "nonfinite": 6,
+}  # fmt: skip
+"""Of several reasons the most severe is the run's; a request in any other words is "requested".
+
+A reason may go on after a colon with words of its own. What is not finite comes before all: it must not be saved.
+"""
 
 ECHO_SECONDS = 0.2
 """The same signal again within this time is its echo: `timeout` and some shells send it to process and group."""
@@ -87,7 +92,13 @@ def severest(*reasons: str | None) -> str | None:
 
 
 def _named(reason: str) -> str:
-    return reason if reason in SEVERITY else "requested"
+    name = reason.partition(":")[0]
+    return name if name in SEVERITY else "requested"
+
+
+def outweighs(reason: str, other: str | None) -> bool:
+    """Whether a reason is more severe than another, or as severe and later."""
+    return other is None or SEVERITY[_named(reason)] >= SEVERITY[_named(other)]
 
 
 def interval(seconds_per_step: float) -> int:

@@ -11,7 +11,7 @@ from flexcore.problems import Problem
 Check = Callable[[Config, Facts, frozenset[str]], Iterator[Problem]]
 CHECKS: tuple[Check, ...] = (
     sections.groups, sections.starting, sections.ranges, sections.names, unbuilt.unbuilt,
-    data.loaders, preprocessing, schedules.schedules, schedules.scaling, saving.hooks, saving.checkpoints,
+    data.loaders, preprocessing, schedules.schedules, schedules.scaling, saving.hooks, saving.checkpoints, hooks.built_in,
     environment.environment, evaluating.evaluating,
 )  # fmt: skip
 

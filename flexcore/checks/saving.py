@@ -18,7 +18,7 @@ from flexcore.hooks import (
 )
 from flexcore.problems import Path, Problem, did_you_mean, shown
 from flexcore.rules import problem
-from flexcore.saving import as_tuple, best_rules
+from flexcore.saving import PUBLISHED, as_tuple, best_rules
 
 PRIORITY_NAMES = f"Names: {', '.join(PRIORITIES)}."
 PLAIN_SPEC = re.compile(r"0?[0-9]{0,2}d?")
@@ -77,6 +77,7 @@ def checkpoints(config: Config, _: Facts, broken: frozenset[str]) -> Iterator[Pr
         if isinstance(hook, Checkpoint):
             yield from _points(config, hook, path)
             yield from _template(hook.filename_tmpl, (*path, "filename_tmpl"))
+            yield from _published(hook, (*path, "published_keys"))
             yield from _best(hook, path, validates=config.val_cfg is not None or "val_cfg" in broken)
 
 
@@ -108,6 +109,16 @@ def _template(template: str | None, path: Path) -> Iterator[Problem]:
     if not _names_files(template):
         text = f"must be a plain file name with one {{}}, got {shown(template)}."
         yield problem("FC004", path, text, 'Write, for example, "epoch_{}".')
+
+
+def _published(hook: Checkpoint, path: Path) -> Iterator[Problem]:
+    for key in as_tuple(hook.published_keys):
+        if key not in PUBLISHED:
+            text = f"{shown(key)} is nothing a checkpoint holds."
+            yield problem("FK020", path, text, did_you_mean(key, PUBLISHED).strip() or f"Known: {', '.join(PUBLISHED)}.")
+        elif key == "optimizer" and not hook.save_optimizer:
+            text = "names the optimizer, which save_optimizer=False leaves out."
+            yield problem("FK019", path, text, "Set save_optimizer=True, or leave it out.")
 
 
 def _names_files(template: str) -> bool:

@@ -92,7 +92,11 @@ def test_the_most_severe_reason_wins_in_whatever_order():
     assert severest(None, "user text") == "requested"
     assert severest("time_limit", "early stop") == "time_limit"
     assert severest("preempted", "interrupted") == severest("interrupted", "preempted") == "preempted"
-    assert sorted(SEVERITY, key=SEVERITY.get) == ["requested", "time_limit", "interrupted", "preempted"]
+    assert severest("early_stopping: acc is no better", "enough: early_stopping") == "early_stopping"
+    assert severest("preempted", "nonfinite: iteration 3") == "nonfinite"
+    assert sorted(SEVERITY, key=SEVERITY.get) == [
+        "requested", "early_stopping", "time_limit", "interrupted", "preempted", "nonfinite",
+    ]  # fmt: skip
 
 
 def test_alone_a_signal_or_a_wish_is_agreed_at_once():

@@ -1,0 +1,119 @@
+"""Looks at loss and gradient before an update and leaves it out if they are not finite; stopping is asked for here."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from flexcore.hooks import NaNGuard
+from flexcore.questions import window_samples
+from shell.run import Run
+
+REASON = "nonfinite"
+
+
+class NaNGuardHook:
+    """The optimizer wrapper tells every loss and asks before every update. State: updates seen and left out.
+
+    One host wait at each update it looks at, and with the loss one collective; none at others.
+    """
+
+    def __init__(self, spec: NaNGuard) -> None:
+        self.spec = spec
+        self.updates = self.skipped = 0
+        self.found = False
+        self._loss: torch.Tensor | None = None
+
+    def before_train(self, run: Run) -> None:
+        self.run = run
+        run.optim_wrapper.guard = self
+        if self.spec.action == "stop":
+            run.spoiled = self.spoiled
+
+    def _looks(self) -> bool:
+        return (self.updates + 1) % self.spec.interval == 0
+
+    def loss(self, loss: torch.Tensor) -> None:
+        """One micro-batch's; a window's are added up, which keeps NaN and infinity."""
+        if self.spec.check != "gradient" and self._looks():
+            self._loss = loss.detach() if self._loss is None else self._loss + loss.detach()
+
+    def passes(self) -> bool:
+        """Whether the update may happen; the same on every rank."""
+        looks, loss = self._looks(), self._loss
+        self.updates, self._loss = self.updates + 1, None
+        if not looks:
+            return True
+        own = self._not_finite(loss)
+        worst = own if self.run.world_size == 1 or self.spec.check == "gradient" else self.run.group.max(own)
+        if not any(worst):
+            return True
+        self._tell([name for name, bad in zip(("loss", "gradient"), worst, strict=True) if bad], bool(own[0]))
+        if self.spec.action == "stop":
+            self._stop()
+        else:
+            self.skipped += 1
+        return False
+
+    def _not_finite(self, loss: torch.Tensor | None) -> list[float]:
+        """[loss, gradient] as 0 or 1, with one wait for the device."""
+        flags = [torch.zeros((), device=self.run.device), torch.zeros((), device=self.run.device)]
+        if loss is not None:
+            flags[0] = (~torch.isfinite(loss)).float().reshape(())
+        if self.spec.check != "loss":
+            groups = self.run.optim_wrapper.param_groups
+            flags[1] = not_finite([p.grad for group in groups for p in group["params"] if p.grad is not None])
+        found: list[float] = torch.stack([flag.to(self.run.device) for flag in flags]).tolist()
+        return found
+
+    def _tell(self, what: list[str], mine: bool) -> None:
+        """On record and in the log, with the samples of each rank whose loss it is; every rank calls this."""
+        run = self.run
+        own = window_samples(run.plan, run.iter, run.rank)
+        told = run.group.gather([mine, own])
+        samples = {
+            str(rank): indices
+            for rank, (bad, indices) in enumerate(told)
+            if indices and (bad or "loss" not in what)
+        }
+        run.recorder.event(
+            "nonfinite", iter=run.iter + 1, what=what, action=self.spec.action, samples=samples
+        )
+        level = run.logger.error if self.spec.action == "stop" else run.logger.warning
+        level(
+            "%s not finite in iteration %d; update left out; samples by rank: %s",
+            " and ".join(what),
+            run.iter,
+            samples or "not planned",
+        )
+
+    def _stop(self) -> None:
+        self.found = True
+        self.run.request_stop(f"{REASON}: iteration {self.run.iter}", alike=True)
+
+    def spoiled(self) -> bool:
+        """Whether what would be saved now is not finite: updates between two looks may have let it in."""
+        if not self.found and self.spec.interval > 1:
+            bad = bool(not_finite([p.detach() for p in self.run.model.parameters()]))
+            if bad:
+                self.run.logger.error(
+                    "the weights are not finite after iteration %d; nothing is saved", self.run.iter
+                )
+                self._stop()
+        return self.found
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"updates": self.updates, "skipped": self.skipped}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.updates, self.skipped = int(state["updates"]), int(state["skipped"])
+
+
+@torch.no_grad()
+def not_finite(tensors: list[torch.Tensor]) -> torch.Tensor:
+    """1.0 if any element is NaN or infinite, on the device; the largest magnitude cannot overflow."""
+    tensors = [tensor for tensor in tensors if tensor.numel()]
+    if not tensors:
+        return torch.zeros(())
+    largest = torch.stack([norm.float() for norm in torch._foreach_norm(tensors, float("inf"))])
+    return (~torch.isfinite(largest).all()).float()
