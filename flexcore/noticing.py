@@ -65,6 +65,7 @@ def _iterable(made: Plan) -> Problem:
     return problem("FD010", ("train_dataloader", "dataset"), text, remedy)
 
 
+def unresolved(made: Plan, start: Start) -> tuple[Unresolved, ...]:
     """Every field that is still unknown, with the name of the fact that would settle it."""
     rows = (
         *_unknown_surroundings(made),

@@ -25,7 +25,6 @@ from flexcore.hooks import (
     hook_name,
     merged,
     priority_of,
-    stages_of,
 )
 from flexcore.noticing import notices, supplied_slots, unresolved
 from flexcore.optimizing import optimizer
@@ -127,10 +126,10 @@ def _assembled(config: Config, facts: Facts, mode: Mode, smoke: bool) -> tuple[P
     return Plan(
         format_version=config.format_version, mode=mode, smoke=smoke, names=_names(config, facts, smoke),
         environment=env, strategy=strategy, model=config.model or Supplied(), loss=config.loss,
+        data_preprocessor=preprocessing.chosen(config),
         compile=_compile(config), train=parts.data, batching=parts.batching,
         timeline=smoked(timeline) if smoke and timeline is not None else timeline,
         optimizer=optimizer(config, parts.batching, facts) if trains else None, schedules=curves,
-        data_preprocessor=preprocessing.chosen(config),
         validation=evaluate("val") if mode in ("train", "val") else None,
         testing=evaluate("test") if mode == "test" or smoke else None,
         saving=_saving(config, hooks, smoke) if trains else None,
@@ -168,7 +167,7 @@ def _planned_hook(place: int | str, hook: Hook, fact: HookFact | None) -> Planne
     own = fact.priority if fact is not None else None
     stages: tuple[str, ...] | None
     if not isinstance(hook, UserHook):
-        stages = stages_of(hook)
+        stages = hook.STAGES
     else:
         stages = None if fact is None else tuple(stage for stage in STAGES if stage in fact.stages)
     return PlannedHook(

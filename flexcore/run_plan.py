@@ -184,20 +184,20 @@ class Evaluation:
     """Every loader is run over and reported through every metric.
 
     dtype: autocast of forward passes. max_batches: at most so many per rank and loader; None: all.
+    predictions: the file they are written to, under the log directory unless absolute, with "_<name>" for each
+    of several loaders; without a suffix .safetensors where they stack as tensors, else .jsonl. None: nowhere.
     """
 
     loaders: tuple[EvalData, ...]
     metrics: tuple[PlannedMetric, ...]
     dtype: Literal["float16", "bfloat16"] | None = None
-    predictions: the file they are written to, under the log directory unless absolute, with "_<name>" for each
-    of several loaders; without a suffix .safetensors where they stack as tensors, else .jsonl. None: nowhere.
     max_batches: int | None = None
+    predictions: str | None = None
 
 
 @frozen(kw_only=True)
 class Best:
     """Keep the best checkpoint of one metric; key None is the first metric reported."""
-    predictions: str | None = None
 
     key: str | None
     rule: Literal["greater", "less"] | None
@@ -205,11 +205,7 @@ class Best:
 
 @frozen(kw_only=True)
 class Saving:
-    """When checkpoints are written, under which names, and which are kept.
-
-    weights_only: without the optimizer, so that none can be resumed. published: tensor files of the best (else the
-    last) checkpoint that are written out as one at the run's end.
-    """
+    """When checkpoints are written, under which names, and which are kept."""
 
     points: SavePoints
     max_keep: int
@@ -217,8 +213,6 @@ class Saving:
     best: tuple[Best, ...]
     greater_keys: tuple[str, ...]
     less_keys: tuple[str, ...]
-    weights_only: bool = False
-    published: tuple[str, ...] = ()
 
     def name(self, units: int) -> str:
         return self.template.format(units)
@@ -275,6 +269,7 @@ class Plan:
     unresolved: tuple[Unresolved, ...]
     config: Config
     facts: Facts
+    data_preprocessor: Component | None = None
 
     def hooks_at(self, stage: str) -> tuple[PlannedHook, ...]:
         """The hooks that listen to a stage, in the order they run. Unlooked-at user hooks count as listening."""
@@ -286,7 +281,6 @@ class Plan:
         from flexcore.noticing import supplied_slots
 
         return supplied_slots(self.config)
-    data_preprocessor: Component | None = None
 
     def to_json(self, indent: int | None = None) -> str:
         """The whole plan as JSON text.

@@ -70,6 +70,7 @@ def _endless(config: Config, length: int | None) -> list[Problem]:
     return found
 
 
+def _uneven(loader: DataLoader, samples: int, ranks: int | None) -> list[Problem]:
     sampler = loader.sampler
     if not isinstance(sampler, DefaultSampler) or sampler.round_up or not ranks or samples % ranks == 0:
         return []

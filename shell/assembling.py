@@ -24,7 +24,7 @@ from shell import building, data, parameters, preprocessing, sources
 from shell.contracts import Contract, contract_of
 from shell.environment import diverge
 from shell.evaluating import EvalFeed, Metrics
-from shell.hooks import BUILTIN, SET_UP_BY_SPEC
+from shell.hooks import BUILTIN
 from shell.hooks.sampler_seed import SamplerSeedHook
 from shell.loggers.console import Console
 from shell.loggers.tensorboard import TensorBoardSink
@@ -50,11 +50,11 @@ class Built:
     optimizer: Any
     user_hooks: dict[int | str, Any]
     facts: Facts
+    preprocessor: Any = None
 
     def open_training(self, run: Run) -> None:
         """Set run.batches to the stream from the next iteration on."""
         run.batches = _training_batches(run, self)
-    preprocessor: Any = None
 
 
 def build(plan: Plan, supplied: dict[str, Any], group: Group, device: torch.device) -> Built:
@@ -200,9 +200,6 @@ def _length(loader: Any) -> int | None:
         return None
 
 
-    return counts
-
-
 def assemble(run: Run, built: Built, console: Console, writer: CheckpointWriter) -> list[Any]:
     """Strategy, optimizer, hooks, evaluation feeds, in that order; returns the sinks to close."""
     plan = run.plan
@@ -238,8 +235,6 @@ def _hook(run: Run, planned: PlannedHook, built: Built, sinks: list[Any], consol
         arguments = (sinks, console)
     elif isinstance(spec, Checkpoint):
         arguments = (writer,)
-    elif isinstance(spec, SET_UP_BY_SPEC):
-        arguments = (spec,)
     return BUILTIN[type(spec)](*arguments)
 
 

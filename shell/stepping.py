@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from attrs import evolve
@@ -16,20 +16,10 @@ from shell.strategies.base import Strategy
 Context = Callable[[], AbstractContextManager[Any]]
 
 
-class Guard(Protocol):
-    """What an update may be left out for."""
-
-    def loss(self, loss: torch.Tensor) -> None:
-        """Told of every micro-batch's loss."""
-
-    def passes(self) -> bool:
-        """Asked before each update; the same on every rank."""
-
-
 class OptimWrapper:
     """The optimizer as hooks and self-stepping models see it (FlexibleRunner's OptimWrapper surface).
 
-    `divisor` and `closing` are set by the loop from the plan before each micro-batch, `guard` by a hook.
+    `divisor` and `closing` are set by the loop from the plan before each micro-batch.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, strategy: Strategy, planned: PlannedOptimizer, device: torch.device) -> None:
@@ -39,7 +29,6 @@ class OptimWrapper:
         self.autocast: Context = _autocast(planned.precision.dtype, device)
         self.divisor, self.closing = 1, True
         self.gradient_norm: torch.Tensor | None = None
-        self.guard: Guard | None = None
         self._backward, self._step = strategy.backward, strategy.step
 
     @property
@@ -61,8 +50,6 @@ class OptimWrapper:
 
     def update_params(self, loss: torch.Tensor) -> None:
         """Backward, and if the window closes clip, step and clear."""
-        if self.guard is not None:
-            self.guard.loss(loss)
         if self.divisor != 1:
             loss = loss / self.divisor
         if self.scaler is not None:
@@ -71,15 +58,12 @@ class OptimWrapper:
         self._backward(loss, closing=closing)
         if not closing:
             return
-        if self.scaler is None and self.clip is None and self.guard is None:
+        if self.scaler is None and self.clip is None:
             self._step(self.optimizer)
         else:
             self.step()
 
     def step(self) -> None:
-        if self.guard is not None and not self.guard.passes():
-            self.optimizer.zero_grad()
-            return
         if self.scaler is not None:
             self._scaled_step(self.scaler)
             return
@@ -123,6 +107,9 @@ def stepper(model: nn.Module, contract: Contract, wrapper: OptimWrapper) -> Call
 
     The outputs it returns are detached.
     """
+    if contract.prepare is not None:
+        prepare, step = contract.prepare, stepper(model, evolve(contract, prepare=None), wrapper)
+        return lambda batch: step(prepare(batch, True))
     if contract.loss is None:
         return _self_stepping(model, wrapper)
     loss_of, update, autocast = contract.loss, wrapper.update_params, wrapper.autocast
@@ -139,9 +126,6 @@ def stepper(model: nn.Module, contract: Contract, wrapper: OptimWrapper) -> Call
         update(loss)
         return outputs
 
-    if contract.prepare is not None:
-        prepare, step = contract.prepare, stepper(model, evolve(contract, prepare=None), wrapper)
-        return lambda batch: step(prepare(batch, True))
     closing = plain if autocast is nullcontext else cast
 
     def step(batch: Any) -> Outputs:
