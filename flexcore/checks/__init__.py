@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
-from flexcore.checks import data, environment, evaluating, saving, schedules, sections, unbuilt
+from flexcore.checks import data, environment, evaluating, hooks, saving, schedules, sections, unbuilt
 from flexcore.config import Config
 from flexcore.facts import Facts
 from flexcore.preprocessing import preprocessing
