@@ -13,8 +13,10 @@ from attrs import frozen
 from flexcore import timeline as clock
 from flexcore.questions import saves, validations, value_at
 from flexcore.replaying import early_stop_differences
+from flexcore.replaying import early_stop_differences
 from flexcore.run_plan import Plan
 from flexcore.saving import Rule, best_name, inferred_rule, is_better
+from flexcore.stopping_early import REASON
 from flexcore.stopping_early import REASON
 
 
@@ -69,6 +71,9 @@ def compared(segments: Sequence[Segment]) -> Comparison:
     saved = _saved(kept, segments)
     found += _sequence("save", _planned_saves(spans), saved, reached, done)
     found += _best_differences(kept, segments)
+    early = stop is not None and stop["reason"] == REASON
+    found += [Difference(what="early stop", at=at, planned=planned, actual=actual)
+              for at, planned, actual in early_stop_differences(kept, early=early)]  # fmt: skip
     early = stop is not None and stop["reason"] == REASON
     found += [Difference(what="early stop", at=at, planned=planned, actual=actual)
               for at, planned, actual in early_stop_differences(kept, early=early)]  # fmt: skip

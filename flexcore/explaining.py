@@ -6,6 +6,7 @@ from itertools import islice
 from flexcore import questions
 from flexcore.components import Component, Supplied
 from flexcore.config import DataLoader
+from flexcore.hook_texts import end_of, text_of
 from flexcore.hooks import STAGES
 from flexcore.run_plan import EvalData, Fresh, LoadWeights, Plan, Resume
 from flexcore.strategies import SingleDevice
@@ -106,6 +107,8 @@ def _clock(plan: Plan) -> Iterator[str]:
         yield _row("", f"a step every {clock.window} iterations; {tail[clock.tail]}")
     if clock.max_seconds is not None:
         yield _row("", f"or {clock.max_seconds:g} s of wall time, whichever comes first")
+    for condition in filter(None, (end_of(hook.hook) for hook in plan.hooks)):
+        yield _row("", f"or sooner: {condition}")
 
 
 def _rates(plan: Plan) -> Iterator[str]:
@@ -185,6 +188,11 @@ def _events(plan: Plan) -> Iterator[str]:
         keep = plan.saving.max_keep
         yield _row("keeps", "all" if keep < 0 else f"the newest {keep}",
                    *(f"and the best by {b.key or 'the first metric'} ({b.rule or 'rule by its name'})" for b in plan.saving.best))  # fmt: skip
+        if plan.saving.weights_only:
+            yield _row("", "weights only: none of them can be resumed")
+        if plan.saving.published:
+            which = "best, else the last," if plan.saving.best else "last"
+            yield _row("publishes", f"{', '.join(plan.saving.published)} of the {which} checkpoint at the end")
 
 
 def _some(events: Iterable[str]) -> str:
@@ -200,6 +208,9 @@ def _hooks(plan: Plan) -> Iterator[str]:
             "? (needs --probe)" if hook.stages is None else ", ".join(s for s in STAGES if s in hook.stages)
         )
         yield _row("hooks" if i == 0 else "", f"{hook.priority:>3} {hook.name:<20} {stages}")
+        text = text_of(hook.hook)
+        if text is not None:
+            yield _row("", f"    {text}")
 
 
 def _start(plan: Plan) -> Iterator[str]:

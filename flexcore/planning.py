@@ -25,6 +25,7 @@ from flexcore.hooks import (
     hook_name,
     merged,
     priority_of,
+    stages_of,
 )
 from flexcore.noticing import notices, supplied_slots, unresolved
 from flexcore.optimizing import optimizer
@@ -167,7 +168,7 @@ def _planned_hook(place: int | str, hook: Hook, fact: HookFact | None) -> Planne
     own = fact.priority if fact is not None else None
     stages: tuple[str, ...] | None
     if not isinstance(hook, UserHook):
-        stages = hook.STAGES
+        stages = stages_of(hook)
     else:
         stages = None if fact is None else tuple(stage for stage in STAGES if stage in fact.stages)
     return PlannedHook(

@@ -205,7 +205,11 @@ class Best:
 
 @frozen(kw_only=True)
 class Saving:
-    """When checkpoints are written, under which names, and which are kept."""
+    """When checkpoints are written, under which names, and which are kept.
+
+    weights_only: without the optimizer, so that none can be resumed. published: tensor files of the best (else the
+    last) checkpoint that are written out as one at the run's end.
+    """
 
     points: SavePoints
     max_keep: int
@@ -213,6 +217,8 @@ class Saving:
     best: tuple[Best, ...]
     greater_keys: tuple[str, ...]
     less_keys: tuple[str, ...]
+    weights_only: bool = False
+    published: tuple[str, ...] = ()
 
     def name(self, units: int) -> str:
         return self.template.format(units)

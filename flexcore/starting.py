@@ -102,7 +102,7 @@ def resume_problems(
         return []
     found = []
     if not fact.resumable:
-        text = f"{shown(fact.path)} holds weights only; it was saved inside an accumulation window."
+        text = f"{shown(fact.path)} holds weights only: saved inside an accumulation window, or with save_optimizer=False."
         found.append(problem("FC009", ("resume",), text, "Resume another checkpoint, or use load_from."))
     if total is not None and fact.iter > total:
         text = f"{shown(fact.path)} has done {fact.iter} iterations and this run ends at {total}."

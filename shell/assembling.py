@@ -24,7 +24,7 @@ from shell import building, data, parameters, preprocessing, sources
 from shell.contracts import Contract, contract_of
 from shell.environment import diverge
 from shell.evaluating import EvalFeed, Metrics
-from shell.hooks import BUILTIN
+from shell.hooks import BUILTIN, SET_UP_BY_SPEC
 from shell.hooks.sampler_seed import SamplerSeedHook
 from shell.loggers.console import Console
 from shell.loggers.tensorboard import TensorBoardSink
@@ -235,6 +235,8 @@ def _hook(run: Run, planned: PlannedHook, built: Built, sinks: list[Any], consol
         arguments = (sinks, console)
     elif isinstance(spec, Checkpoint):
         arguments = (writer,)
+    elif isinstance(spec, SET_UP_BY_SPEC):
+        arguments = (spec,)
     return BUILTIN[type(spec)](*arguments)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from attrs import evolve
@@ -16,10 +16,20 @@ from shell.strategies.base import Strategy
 Context = Callable[[], AbstractContextManager[Any]]
 
 
+class Guard(Protocol):
+    """What an update may be left out for."""
+
+    def loss(self, loss: torch.Tensor) -> None:
+        """Told of every micro-batch's loss."""
+
+    def passes(self) -> bool:
+        """Asked before each update; the same on every rank."""
+
+
 class OptimWrapper:
     """The optimizer as hooks and self-stepping models see it (FlexibleRunner's OptimWrapper surface).
 
-    `divisor` and `closing` are set by the loop from the plan before each micro-batch.
+    `divisor` and `closing` are set by the loop from the plan before each micro-batch, `guard` by a hook.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, strategy: Strategy, planned: PlannedOptimizer, device: torch.device) -> None:
@@ -29,6 +39,7 @@ class OptimWrapper:
         self.autocast: Context = _autocast(planned.precision.dtype, device)
         self.divisor, self.closing = 1, True
         self.gradient_norm: torch.Tensor | None = None
+        self.guard: Guard | None = None
         self._backward, self._step = strategy.backward, strategy.step
 
     @property
@@ -50,6 +61,8 @@ class OptimWrapper:
 
     def update_params(self, loss: torch.Tensor) -> None:
         """Backward, and if the window closes clip, step and clear."""
+        if self.guard is not None:
+            self.guard.loss(loss)
         if self.divisor != 1:
             loss = loss / self.divisor
         if self.scaler is not None:
@@ -58,12 +71,15 @@ class OptimWrapper:
         self._backward(loss, closing=closing)
         if not closing:
             return
-        if self.scaler is None and self.clip is None:
+        if self.scaler is None and self.clip is None and self.guard is None:
             self._step(self.optimizer)
         else:
             self.step()
 
     def step(self) -> None:
+        if self.guard is not None and not self.guard.passes():
+            self.optimizer.zero_grad()
+            return
         if self.scaler is not None:
             self._scaled_step(self.scaler)
             return

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from flexcore.config import Config, DataLoader, EpochLoop
 from flexcore.dumping import dump
 from flexcore.facts import Facts
-from flexcore.hooks import Checkpoint, Logger
+from flexcore.hooks import Logger
 from flexcore.problems import Path, Problem, shown
 from flexcore.rules import problem
 
@@ -32,8 +32,6 @@ def unbuilt(config: Config, _: Facts, __: frozenset[str]) -> Iterator[Problem]:
         if not follows:
             yield _refused(("log_processor", "by_epoch"), config.log_processor.by_epoch)
     for place, hook in _hooks(config):
-        if isinstance(hook, Checkpoint) and not hook.save_optimizer:
-            yield _refused((*place, "save_optimizer"), hook.save_optimizer)
         if isinstance(hook, Logger) and not hook.log_metric_by_epoch:
             yield _refused((*place, "log_metric_by_epoch"), hook.log_metric_by_epoch)
 
