@@ -1,5 +1,6 @@
 """A plan as text a person reads: every section one function from values to lines. Nothing is decided here."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
@@ -8,7 +9,7 @@ from flexcore.components import Component, Supplied
 from flexcore.config import DataLoader
 from flexcore.hook_texts import end_of, text_of
 from flexcore.hooks import STAGES
-from flexcore.run_plan import EvalData, Fresh, LoadWeights, Plan, Resume
+from flexcore.run_plan import EvalData, Fresh, Group, LoadWeights, Plan, Resume
 from flexcore.strategies import SingleDevice
 
 SHOWN_EVENTS = 4
@@ -47,10 +48,10 @@ def _what(plan: Plan) -> Iterator[str]:
     yield _row("model", _thing(plan.model), "" if plan.compile is None else "(compiled)")
     if plan.loss is not None:
         yield _row("loss", _thing(plan.loss))
-    yield _row("writes to", plan.names.work_dir)
-
     if plan.data_preprocessor is not None:
         yield _row("preprocessor", _thing(plan.data_preprocessor))
+    yield _row("writes to", plan.names.work_dir)
+
 
 def _where(plan: Plan) -> Iterator[str]:
     env = plan.environment
@@ -127,6 +128,8 @@ def _rates(plan: Plan) -> Iterator[str]:
         "optimizer",
         "; ".join(part for part in (_thing(optimizer.component), scale, clipping, precision) if part),
     )
+    if optimizer.groups[0].params is not None:
+        yield _row("groups", f"{len(optimizer.groups):,}:", ", ".join(_alike(optimizer.groups)))
     for key in dict.fromkeys(schedule.param for schedule in plan.schedules or ()):
         names = ", then ".join(type(s).__name__ for s in plan.schedules or () if s.param == key)
         yield _row(key, f"{names}: {_curve(plan, key)}")
@@ -139,12 +142,22 @@ def _rates(plan: Plan) -> Iterator[str]:
         )
 
 
+def _alike(groups: Iterable[Group]) -> Iterator[str]:
+    """How many groups have which LR and weight decay."""
+    counts = Counter(tuple((key, group.base(key)) for key in ("lr", "weight_decay")) for group in groups)
+    for values, count in counts.items():
+        yield f"{count} with {' '.join(f'{key} {_number(value)}' for key, value in values if value is not None)}"
+
+
 def _curve(plan: Plan, key: str) -> str:
     total = plan.timeline.max_iters if plan.timeline is not None else None
     if not total:
         return "?"
     points = sorted({0, total // 4, total // 2, 3 * total // 4, total - 1})
-    return "  ".join(f"{_number(questions.value_at(plan, key, i).value)} @{i}" for i in points)
+    values = questions.values_at(plan, key, points)
+    if None in values:
+        return questions.value_at(plan, key).reason
+    return "  ".join(f"{_number(value)} @{i}" for i, value in zip(points, values, strict=True))
 
 
 def _number(value: float | None) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from flexcore.batching import is_opaque
 from flexcore.components import Supplied
 from flexcore.config import AmpOptim, Config, DataLoader
+from flexcore.optimizing import waits_for_parameters
 from flexcore.problems import Problem
 from flexcore.rules import problem
 from flexcore.run_plan import Fresh, Plan, Resume, Start, Unresolved
@@ -43,7 +44,6 @@ def _of_data(made: Plan) -> Iterator[Problem]:
         yield problem("FD008", ("train_dataloader",), text, "Set drop_last=True to leave a short batch out.")
     if made.train is not None and made.train.opaque:
         text = "has an order of its own, which is not planned; a resume replays it from the epoch's start."
-        yield problem(
         loader = made.train.loader
         if isinstance(loader, DataLoader) and loader.persistent_workers:
             text = (
@@ -52,11 +52,11 @@ def _of_data(made: Plan) -> Iterator[Problem]:
             )
         if made.facts.train_iterable:
             yield _iterable(made)
+        yield problem(
             "FD009", ("train_dataloader",), text, "Use a dataset with DefaultSampler for exact resume."
         )
 
 
-def unresolved(made: Plan, start: Start) -> tuple[Unresolved, ...]:
 def _iterable(made: Plan) -> Problem:
     ranks = made.batching.data_parallel_size if made.batching is not None else None
     text = "only iterates"
@@ -97,6 +97,8 @@ def _unknown_training(made: Plan) -> Iterator[Row]:
         yield made.batching.micro_batch_size is None, "batching.micro_batch_size", "train_batch_size"
         unsolved = made.batching.gradient_accumulation_steps is None
         yield unsolved, "batching.gradient_accumulation_steps", "world_size"
+    symbolic = made.optimizer is not None and waits_for_parameters(made.config, made.facts)
+    yield symbolic, "optimizer.groups", "parameters"
     wrapper = made.config.optim_wrapper
     undecided = (
         isinstance(wrapper, AmpOptim) and wrapper.dtype is None and made.environment.device_type is None

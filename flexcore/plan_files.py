@@ -10,6 +10,7 @@ from flexcore.components import Component, Supplied
 from flexcore.config import FORMAT_VERSION
 from flexcore.converting import dump, marked, structure, unmarked
 from flexcore.facts import Facts
+from flexcore.optimizing import waits_for_parameters
 from flexcore.problems import ConfigError, shown
 from flexcore.rules import problem
 from flexcore.run_plan import Plan
@@ -83,7 +84,7 @@ def trajectory(plan: Plan) -> tuple[tuple[str, str], ...]:
         "order": plan.train.order is None and not plan.train.opaque,
         "schedules": plan.schedules is None,
         "length": timeline.max_iters is None,
-        "optimizer settings": optimizer.lr_scale is None,
+        "optimizer settings": optimizer.lr_scale is None or waits_for_parameters(plan.config, plan.facts),
     }
     return tuple((name, _canonical(value)) for name, value in fields.items() if not unknown.get(name))
 

@@ -20,6 +20,7 @@ from flexcore.hooks import (
     Checkpoint,
     Hook,
     Logger,
+    ParamScheduler,
     PlannedHook,
     UserHook,
     hook_name,
@@ -35,6 +36,7 @@ from flexcore.rules import problem
 from flexcore.run_plan import Fresh, Logging, Mode, Names, Plan, Saving
 from flexcore.sampling import derived_seed
 from flexcore.saving import saving
+from flexcore.schedules import ReduceOnPlateau
 from flexcore.strategies import Compile
 from flexcore.training import Training, schedules, smoked, training
 
@@ -160,15 +162,18 @@ def planned_hooks(config: Config, facts: Facts) -> tuple[PlannedHook, ...]:
     """Every hook in the order it runs: stable by priority, default slots first, then custom ones."""
     seen = {fact.place: fact for fact in facts.hooks or ()}
     registered = merged(config.default_hooks, config.custom_hooks)
-    planned = [_planned_hook(place, hook, seen.get(place)) for place, hook in registered]
+    plateaued = any(isinstance(schedule, ReduceOnPlateau) for schedule in config.param_scheduler or ())
+    planned = [_planned_hook(place, hook, seen.get(place), plateaued) for place, hook in registered]
     return tuple(sorted(planned, key=lambda hook: hook.priority))
 
 
-def _planned_hook(place: int | str, hook: Hook, fact: HookFact | None) -> PlannedHook:
+def _planned_hook(place: int | str, hook: Hook, fact: HookFact | None, plateaued: bool) -> PlannedHook:
     own = fact.priority if fact is not None else None
     stages: tuple[str, ...] | None
     if not isinstance(hook, UserHook):
         stages = stages_of(hook)
+        if isinstance(hook, ParamScheduler) and plateaued:
+            stages = (*stages, "after_val_epoch")
     else:
         stages = None if fact is None else tuple(stage for stage in STAGES if stage in fact.stages)
     return PlannedHook(

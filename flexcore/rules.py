@@ -50,13 +50,16 @@ RULES: Mapping[str, Rule] = {
     "FD011": Rule("preprocessor-of-the-model", "warning", "The model's own data_preprocessor wins, so the other one does nothing."),
     # FS: schedules and LR
     "FS001": Rule("empty-span", "error", "A schedule must end after it begins."),
-    "FS002": Rule("no-closed-form", "error", "A schedule with a floor overlaps another."),
+    "FS002": Rule("no-way-up-from-zero", "error", "Schedules that overlap one with a floor step from value to value, and no factor leads up from 0."),
     "FS003": Rule("epochs-in-iteration-loop", "error", "An iteration loop has no epochs to count."),
     "FS004": Rule("lr-scaling-without-base", "error", "Scaling an LR needs the batch size it was tuned for."),
     "FS005": Rule("schedule-without-optimizer", "error", "A schedule moves an optimizer's parameters."),
     "FS006": Rule("schedule-not-applied", "warning", "The hook that sets scheduled values was removed."),
     "FS007": Rule("schedule-never-begins", "warning", "A schedule that begins after the run ends has no effect."),
     "FS008": Rule("schedule-of-missing-key", "error", "A schedule must move a key the optimizer's groups have."),
+    "FS009": Rule("plateau-unwatched", "error", "A plateau is told by a metric that validations report."),
+    "FS010": Rule("custom-key-matches-nothing", "error", "A custom key that is in no parameter's name changes nothing."),
+    "FS011": Rule("multiplier-without-value", "error", "A multiplier needs the value it multiplies."),
     # FC: checkpoints, validation, resume
     "FC001": Rule("resume-and-load-from", "error", "A run can start from one place."),
     "FC002": Rule("unknown-best-rule", "error", "Whether more or less of a metric is better cannot be guessed."),

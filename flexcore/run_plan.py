@@ -4,7 +4,7 @@ from typing import Literal
 
 from attrs import frozen
 
-from flexcore.components import Component, Supplied
+from flexcore.components import Component, Data, Supplied
 from flexcore.config import ClipGrad, Config, DataLoader
 from flexcore.facts import Facts
 from flexcore.hooks import PlannedHook
@@ -134,9 +134,14 @@ class Batching:
 
 @frozen(kw_only=True)
 class Group:
-    """One optimizer parameter group: base values after LR scaling, by group key; None: the class's default."""
+    """One optimizer parameter group: base values after LR scaling, by group key; None: the class's default.
+
+    params: names of its parameters; None: all that train. options: further settings of its own.
+    """
 
     values: tuple[tuple[str, float | None], ...]
+    params: tuple[str, ...] | None = None
+    options: Data | None = None
 
     def base(self, key: str) -> float | None:
         return next((value for name, value in self.values if name == key), None)

@@ -4,11 +4,12 @@ from attrs import evolve, frozen
 
 from flexcore import batching as batches
 from flexcore.config import Config, DataLoader, DefaultSampler, EpochLoop
+from flexcore.curves import lost, resolved
 from flexcore.facts import Facts
 from flexcore.problems import Path, Problem
 from flexcore.rules import problem
 from flexcore.run_plan import Batching, Environment, TrainData
-from flexcore.schedules import Schedule, clashes, resolved
+from flexcore.schedules import Schedule
 from flexcore.timeline import Timeline
 
 
@@ -51,7 +52,6 @@ def training(
     return Training(batching, TrainData(loader=loader, order=settled, opaque=opaque), timeline), problems
 
 
-def _uneven(loader: DataLoader, samples: int, ranks: int | None) -> list[Problem]:
 def _endless(config: Config, length: int | None) -> list[Problem]:
     """What a dataset that only iterates cannot do."""
     found = []
@@ -138,7 +138,7 @@ def schedules(config: Config, timeline: Timeline) -> tuple[tuple[Schedule, ...] 
     known = tuple(schedule for schedule in done if schedule is not None)
     if len(known) < len(done):
         return None, []
-    return known, [*_spans(known, config, timeline), *_clashes(known, timeline)]
+    return known, [*_spans(known, config, timeline), *_lost(known, timeline)]
 
 
 def _spans(known: tuple[Schedule, ...], config: Config, timeline: Timeline) -> list[Problem]:
@@ -160,10 +160,7 @@ def _spans(known: tuple[Schedule, ...], config: Config, timeline: Timeline) -> l
     return problems
 
 
-def _clashes(known: tuple[Schedule, ...], timeline: Timeline) -> list[Problem]:
-    text = "overlaps param_scheduler.{} while one of them has a floor; together they have no closed form."
-    remedy = "Let one end where the other begins, or drop eta_min."
-    return [
-        problem("FS002", ("param_scheduler", j), text.format(i), remedy)
-        for i, j in clashes(known, timeline.epoch_length)
-    ]
+def _lost(known: tuple[Schedule, ...], timeline: Timeline) -> list[Problem]:
+    text = "starts at a factor of 0 while it meets a schedule that steps from value to value: no factor leads up from 0."
+    remedy = "Start above 0, or let one end where the other begins."
+    return [problem("FS002", ("param_scheduler", i), text, remedy) for i in lost(known, timeline.epoch_length)]

@@ -12,9 +12,14 @@ from torch.utils.data.dataloader import default_collate
 from flexcore.batching import is_opaque
 from flexcore.components import Supplied
 from flexcore.config import DataLoader
-from flexcore.facts import Facts, GroupFact, HookFact, ParameterFact
+from flexcore.facts import Facts, HookFact
 from flexcore.hooks import (
-    STAGES, Checkpoint, Logger, ParamScheduler, PlannedHook, UserHook,
+    STAGES,
+    Checkpoint,
+    Logger,
+    ParamScheduler,
+    PlannedHook,
+    UserHook,
 )  # fmt: skip
 from flexcore.problems import ConfigError, Path, did_you_mean
 from flexcore.rules import problem
@@ -35,7 +40,6 @@ from shell.saving import CheckpointWriter
 from shell.settling import raise_together
 from shell.stepping import OptimWrapper
 from shell.strategies import executor
-from shell.strategies.base import trainable
 
 
 @define
@@ -149,10 +153,6 @@ def _listens(hook: Any, stage: str) -> bool:
 
 
 def _observed(plan: Plan, built: Built) -> Facts:
-    parameters = tuple(
-        ParameterFact(name=name, shape=tuple(p.shape), requires_grad=p.requires_grad)
-        for name, p in built.model.named_parameters()
-    )
     hooks = tuple(
         HookFact(place=place, stages=tuple(s for s in STAGES if _listens(hook, s)), priority=_priority(hook))
         for place, hook in built.user_hooks.items()
@@ -164,11 +164,8 @@ def _observed(plan: Plan, built: Built) -> Facts:
     if plan.train is not None:
         counts |= _train_counts(plan, built)
     if built.optimizer is not None:
-        counts["parameter_groups"] = tuple(
-            GroupFact(values=tuple((k, float(v)) for k, v in group.items() if type(v) in (int, float)))
-            for group in built.optimizer.param_groups
-        )
-    return Facts(parameters=parameters, hooks=hooks or None, **counts)
+        counts["parameter_groups"] = parameters.observed_groups(built.optimizer)
+    return Facts(parameters=tuple(parameters.observed(built.model)), hooks=hooks or None, **counts)
 
 
 def _priority(hook: Any) -> int | str | None:
@@ -193,6 +190,9 @@ def _train_counts(plan: Plan, built: Built) -> dict[str, Any]:
         size = getattr(built.train, "batch_size", None)
         first = built.train[0] if isinstance(built.train, list | tuple) and built.train else None
         counts["train_batch_size"] = size if type(size) is int else None if first is None else data.batch_size(first)
+    return counts
+
+
 def _length(loader: Any) -> int | None:
     try:
         return len(loader)
@@ -245,17 +245,7 @@ def _optimizer(plan: Plan, built: Built) -> torch.optim.Optimizer:
     if isinstance(plan.optimizer.component, Supplied):
         chosen: torch.optim.Optimizer = built.optimizer
         return chosen
-    lr = plan.optimizer.groups[0].base("lr")
-    component = plan.optimizer.component
-    kwargs = component.kwargs.entries if lr is None else tuple((k, v) for k, v in component.kwargs.entries if k != "lr")
-    parameters = [p for _, p in trainable(built.model)]
-    if not parameters:
-        raise ConfigError([problem("FK021", ("model",), "has no parameter that trains.", "Unfreeze some.")])
-    made: torch.optim.Optimizer = building.build(
-        evolve(component, kwargs=building.Data(kwargs)), ("optim_wrapper", "optimizer"), parameters,
-        home="torch.optim", **({} if lr is None else {"lr": lr}),
-    )  # fmt: skip
-    return made
+    return parameters.optimizer(plan.optimizer, built.model)
 
 
 def _sinks(run: Run) -> list[Any]:

@@ -2,7 +2,17 @@
 
 from collections.abc import Callable, Iterator
 
-from flexcore.checks import data, environment, evaluating, hooks, saving, schedules, sections, unbuilt
+from flexcore.checks import (
+    data,
+    environment,
+    evaluating,
+    hooks,
+    optimizers,
+    saving,
+    schedules,
+    sections,
+    unbuilt,
+)
 from flexcore.config import Config
 from flexcore.facts import Facts
 from flexcore.preprocessing import preprocessing
@@ -11,7 +21,7 @@ from flexcore.problems import Problem
 Check = Callable[[Config, Facts, frozenset[str]], Iterator[Problem]]
 CHECKS: tuple[Check, ...] = (
     sections.groups, sections.starting, sections.ranges, sections.names, unbuilt.unbuilt,
-    data.loaders, preprocessing, schedules.schedules, schedules.scaling, saving.hooks, saving.checkpoints, hooks.built_in,
+    data.loaders, preprocessing, optimizers.optimizers, schedules.schedules, schedules.scaling, saving.hooks, saving.checkpoints, hooks.built_in,
     environment.environment, evaluating.evaluating,
 )  # fmt: skip
 

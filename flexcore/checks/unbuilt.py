@@ -11,7 +11,6 @@ from flexcore.rules import problem
 
 # (section, key): the only values that are built. A section None is absent from the config.
 BUILT: dict[tuple[str, str], tuple[object, ...]] = {
-    ("optim_wrapper", "paramwise_cfg"): (None,),
     ("optim_wrapper", "constructor"): (None, "DefaultOptimWrapperConstructor"),
     ("optim_wrapper", "use_fsdp"): (False,),
     ("log_processor", "custom_cfg"): (None,),

@@ -275,7 +275,7 @@ CASES: dict[str, tuple[Any, Facts, list[str]]] = {
             'train_dataloader: lacks the key "dataset". Add "dataset". [FK012]',
             'optim_wrapper: lacks the key "optimizer". Add "optimizer". [FK012]',
             'train_cfg: lacks the key "max_epochs". Add "max_epochs". [FK012]',
-            'param_scheduler.0: lacks the key "type". Known: ConstantLR, ConstantMomentum, ConstantParamScheduler, CosineAnnealingLR, CosineAnnealingMomentum, CosineAnnealingParamScheduler, ExponentialLR, ExponentialMomentum, ExponentialParamScheduler, LinearLR, LinearMomentum, LinearParamScheduler, MultiStepLR, MultiStepMomentum, MultiStepParamScheduler, PolyLR, PolyMomentum, PolyParamScheduler, StepLR, StepMomentum, StepParamScheduler. [FK012]',
+            'param_scheduler.0: lacks the key "type". Known: ConstantLR, ConstantMomentum, ConstantParamScheduler, CosineAnnealingLR, CosineAnnealingMomentum, CosineAnnealingParamScheduler, CosineRestartLR, CosineRestartMomentum, CosineRestartParamScheduler, ExponentialLR, ExponentialMomentum, ExponentialParamScheduler, LinearLR, LinearMomentum, LinearParamScheduler, MultiStepLR, MultiStepMomentum, MultiStepParamScheduler, OneCycleLR, OneCycleMomentum, OneCycleParamScheduler, PolyLR, PolyMomentum, PolyParamScheduler, ReduceOnPlateauLR, ReduceOnPlateauMomentum, ReduceOnPlateauParamScheduler, StepLR, StepMomentum, StepParamScheduler. [FK012]',
             'model: is missing. Add model=dict(type="pkg.module:Name"). [FK012]',
         ],
     ),
@@ -324,7 +324,6 @@ CASES: dict[str, tuple[Any, Facts, list[str]]] = {
     "FK014 names": (
         base(
             strategy="FSDPStrategy",
-            param_scheduler=[{"type": "OneCycleLR"}, {"type": "ReduceOnPlateauMomentum"}],
             optim_wrapper={"type": "DeepSpeedOptimWrapper"},
             custom_hooks=["PrepareTTAHook", {"type": "mmengine.hooks.NaiveVisualizationHook"}],
             visualizer={"vis_backends": ["WandbVisBackend"]},
@@ -336,8 +335,6 @@ CASES: dict[str, tuple[Any, Facts, list[str]]] = {
             'optim_wrapper.type: "DeepSpeedOptimWrapper" is known but not built yet. Use one of: AmpOptimWrapper, OptimWrapper. [FK014]',
             "train_cfg.type: 'pkg:Loop': loops of your own are known but not built yet. Use by_epoch=True or False. [FK014]",
             'strategy.type: "FSDPStrategy" is known but not built yet. Use one of: DDPStrategy, SingleDeviceStrategy. [FK014]',
-            'param_scheduler.0.type: "OneCycleLR" is known but not built yet. Use one of: ConstantLR, ConstantMomentum, ConstantParamScheduler, CosineAnnealingLR, CosineAnnealingMomentum, CosineAnnealingParamScheduler, ExponentialLR, ExponentialMomentum, ExponentialParamScheduler, LinearLR, LinearMomentum, LinearParamScheduler, MultiStepLR, MultiStepMomentum, MultiStepParamScheduler, PolyLR, PolyMomentum, PolyParamScheduler, StepLR, StepMomentum, StepParamScheduler. [FK014]',
-            'param_scheduler.1.type: "ReduceOnPlateauMomentum" is known but not built yet. Use one of: ConstantLR, ConstantMomentum, ConstantParamScheduler, CosineAnnealingLR, CosineAnnealingMomentum, CosineAnnealingParamScheduler, ExponentialLR, ExponentialMomentum, ExponentialParamScheduler, LinearLR, LinearMomentum, LinearParamScheduler, MultiStepLR, MultiStepMomentum, MultiStepParamScheduler, PolyLR, PolyMomentum, PolyParamScheduler, StepLR, StepMomentum, StepParamScheduler. [FK014]',
             'custom_hooks.0.type: "PrepareTTAHook" is known but not built yet. Use one of: CheckpointHook, DistSamplerSeedHook, EMAHook, EarlyStoppingHook, EmptyCacheHook, IterTimerHook, LoggerHook, NaNGuardHook, ParamSchedulerHook, ProfilerHook, RuntimeInfoHook, SyncBuffersHook, ThroughputHook, or "pkg.module:Name". [FK014]',
             'custom_hooks.1.type: "NaiveVisualizationHook" is known but not built yet. Use one of: CheckpointHook, DistSamplerSeedHook, EMAHook, EarlyStoppingHook, EmptyCacheHook, IterTimerHook, LoggerHook, NaNGuardHook, ParamSchedulerHook, ProfilerHook, RuntimeInfoHook, SyncBuffersHook, ThroughputHook, or "pkg.module:Name". [FK014]',
             'visualizer.vis_backends.0.type: "WandbVisBackend" is known but not built yet. Use one of: LocalVisBackend, TensorboardVisBackend. [FK014]',
@@ -588,6 +585,10 @@ CASES: dict[str, tuple[Any, Facts, list[str]]] = {
         validating(train_dataloader={"dataset": "pkg:D"}, val_dataloader={"a": {"dataset": "pkg:D"}}),
         KNOWN,
         [
+            "train_dataloader.batch_size: is missing, and global_batch_size with accumulative_counts does not fix it. Set batch_size: samples per rank and micro-batch. [FD001]",
+            "val_dataloader.a.batch_size: is missing. Set batch_size: samples per rank and batch. [FD001]",
+        ],
+    ),
     "FD011": (
         base(model={"type": "pkg:M", "data_preprocessor": {"type": "pkg:A"}}, data_preprocessor="pkg:B"),
         KNOWN,
@@ -624,10 +625,6 @@ CASES: dict[str, tuple[Any, Facts, list[str]]] = {
         evolve(KNOWN, train_samples=None, train_iterable=True),
         [
             "global_batch_size: sets the clock to global batches, and the dataset only iterates, in an order of its own. Use accumulative_counts. [FD002]",
-        ],
-    ),
-            "train_dataloader.batch_size: is missing, and global_batch_size with accumulative_counts does not fix it. Set batch_size: samples per rank and micro-batch. [FD001]",
-            "val_dataloader.a.batch_size: is missing. Set batch_size: samples per rank and batch. [FD001]",
         ],
     ),
     "FD002 three": (
@@ -713,10 +710,36 @@ CASES: dict[str, tuple[Any, Facts, list[str]]] = {
         ],
     ),
     "FS002": (
-        base(param_scheduler=[{"type": "LinearLR"}, {"type": "CosineAnnealingLR", "eta_min": 0.1}]),
+        base(param_scheduler=[{"type": "LinearLR", "start_factor": 0}, {"type": "CosineAnnealingLR", "eta_min": 0.1}]),
         KNOWN,
         [
-            "param_scheduler.1: overlaps param_scheduler.0 while one of them has a floor; together they have no closed form. Let one end where the other begins, or drop eta_min. [FS002]",
+            "param_scheduler.0: starts at a factor of 0 while it meets a schedule that steps from value to value: no factor leads up from 0. Start above 0, or let one end where the other begins. [FS002]",
+        ],
+    ),
+    "FS009": (
+        base(param_scheduler=[{"type": "ReduceOnPlateauLR", "monitor": "acc", "factor": 2, "patience": -1, "convert_to_iter_based": True}]),
+        KNOWN,
+        [
+            "param_scheduler.0.factor: must be below 1, or nothing is reduced, got 2.0. Correct the value. [FK020]",
+            "param_scheduler.0.patience: must be at least 0, got -1. Correct the value. [FK020]",
+            "param_scheduler.0.monitor: watches acc, and nothing is validated. Add val_dataloader, val_evaluator and val_cfg. [FS009]",
+            "param_scheduler.0.convert_to_iter_based: converts epochs to iterations, but a plateau moves at validations only. Remove it. [FK019]",
+        ],
+    ),
+    "FK020 cycles": (
+        base(param_scheduler=[
+            {"type": "OneCycleLR", "eta_max": 0, "pct_start": 1.5, "total_steps": 0},
+            {"type": "CosineRestartLR", "periods": [3, 0], "restart_weights": [-1.0], "eta_min": 1, "eta_min_ratio": 1},
+        ]),
+        KNOWN,
+        [
+            "param_scheduler.0.eta_max: must be a finite number above 0, got 0.0. Correct the value. [FK020]",
+            "param_scheduler.0.pct_start: must be between 0 and 1, got 1.5. Correct the value. [FK020]",
+            "param_scheduler.0.total_steps: must be at least 1, got 0. Correct the value. [FK020]",
+            "param_scheduler.1.eta_min_ratio: is given with eta_min; both fix the floor. Keep one of them. [FK019]",
+            "param_scheduler.1.periods: must be whole numbers of at least 1, got (3, 0). Correct the value. [FK020]",
+            "param_scheduler.1.restart_weights: are 1 for 2 periods. Give one a period. [FK020]",
+            "param_scheduler.1.restart_weights: must be finite numbers >= 0, got (-1.0,). Correct the value. [FK020]",
         ],
     ),
     "FS003": (
@@ -941,28 +964,6 @@ INFOS: dict[str, tuple[Any, Facts, list[str]]] = {
             ),
         ],
     ),
-    "FC005": (
-        base(resume=True),
-        resumed(trajectory=(("length", "1"),)),
-        [
-            (
-                "resume: 'w/checkpoints/iter_50' was trained with length '1', this run has '[3,75]' (resume-safe). "
-                "Nothing to do if meant. [FC005]"
-            ),
-        ],
-    ),
-    "FC007": (
-        base(resume=True),
-        evolve(KNOWN, checkpoints=(checkpoint(75),)),
-        [
-            (
-                "resume: 'w/checkpoints/iter_75' is at the end of the run already; nothing is left to train. "
-                "Raise the run's length to go on. [FC007]"
-            ),
-        ],
-    ),
-    "FC008": (
-        base(resume=True),
     "FD009 workers": (
         base(
             train_dataloader=L(sampler={"type": "pkg.data:Sampler"}, num_workers=1, persistent_workers=True)
@@ -993,6 +994,28 @@ INFOS: dict[str, tuple[Any, Facts, list[str]]] = {
             "train_dataloader.dataset: only iterates. Nothing to do on one rank. [FD010]",
         ],
     ),
+    "FC005": (
+        base(resume=True),
+        resumed(trajectory=(("length", "1"),)),
+        [
+            (
+                "resume: 'w/checkpoints/iter_50' was trained with length '1', this run has '[3,75]' (resume-safe). "
+                "Nothing to do if meant. [FC005]"
+            ),
+        ],
+    ),
+    "FC007": (
+        base(resume=True),
+        evolve(KNOWN, checkpoints=(checkpoint(75),)),
+        [
+            (
+                "resume: 'w/checkpoints/iter_75' is at the end of the run already; nothing is left to train. "
+                "Raise the run's length to go on. [FC007]"
+            ),
+        ],
+    ),
+    "FC008": (
+        base(resume=True),
         KNOWN,
         [
             "resume: resume=True found no complete checkpoint in work_dir; the run starts fresh. Nothing to do on a first run. [FC008]",
