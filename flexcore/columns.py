@@ -22,7 +22,12 @@ def side_by_side(plan: Plan, world_sizes: Iterable[int]) -> str:
             notes += [f"{world_size:,} ranks: {problem}" for problem in error.problems]
     table = [header, *([name, *(column[i] for column in columns)] for i, name in enumerate(ROWS))]
     widths = [max(len(row[c]) for row in table) for c in range(len(header))]
-    lines = ["  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))]) for row in table]
+    lines = [
+        "  ".join(
+            [row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))]
+        )
+        for row in table
+    ]
     return "\n".join([*lines, *notes])
 
 
@@ -31,15 +36,24 @@ def _column(plan: Plan) -> list[str]:
     if batch is None or clock is None:
         return ["-"] * len(ROWS)
     total = clock.max_iters
-    samples = None if total is None or batch.global_batch_size is None else total * _per_iteration(plan)
+    samples = None if total is None or batch.global_batch_size is None else _samples(plan, total)
     last = None if not total else value_at(plan, iteration=total - 1).value
     values = (batch.micro_batch_size, batch.gradient_accumulation_steps, batch.global_batch_size,
               value_at(plan).value, last, total, clock.optimizer_steps, samples, batch.dropped, batch.repeated)  # fmt: skip
-    return ["?" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.4g}" for value in values]
+    return [
+        "?" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+        for value in values
+    ]
 
 
-def _per_iteration(plan: Plan) -> int:
-    """Samples all ranks read in a full iteration."""
+def _samples(plan: Plan, total: int) -> int:
+    """Samples all ranks read in the whole run; the last batch of an epoch may be short."""
     assert plan.batching is not None
-    batch = plan.batching
-    return (batch.micro_batch_size or 0) * batch.per_iteration * (batch.data_parallel_size or 1)
+    assert plan.timeline is not None
+    batch, length = plan.batching, plan.timeline.epoch_length
+    full = (batch.micro_batch_size or 0) * batch.per_iteration * (batch.data_parallel_size or 1)
+    order = plan.train.order if plan.train is not None else None
+    if order is None or order.endless or not length or batch.dropped is None:
+        return total * full
+    epochs, rest = divmod(total, length)
+    return epochs * (order.samples - batch.dropped + (batch.repeated or 0)) + rest * full

@@ -114,10 +114,14 @@ def _asked(plan: Plan, key: str) -> Provenance:
         value = _walk(plan.config, steps)
     except LookupError:
         known = [*ORIGINS, *(field.name for field in attrs.fields(type(plan.config)))]
-        raise KeyError(f'"{key}" is neither a plan field nor a config key.{did_you_mean(key, known)}') from None
+        raise KeyError(
+            f'"{key}" is neither a plan field nor a config key.{did_you_mean(key, known)}'
+        ) from None
     given = is_given(plan, key)
     rule = "written in the config" if given else "the key's default"
-    return Provenance(key=key, value=thaw(value), kind="user" if given else "default", rule=rule, path=tuple(steps))
+    return Provenance(
+        key=key, value=thaw(value), kind="user" if given else "default", rule=rule, path=tuple(steps)
+    )
 
 
 def is_given(plan: Plan, key: str) -> bool:

@@ -84,7 +84,8 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument("--smoke", action="store_true", help="one batch of everything, then done")
         one.add_argument("--quiet", action="store_true", help="do not print the plan first")
     plan = _with_config(commands, "plan", "print what a run would do; no torch needed")
-    _add_facts(plan)
+    _add_facts(plan, several=True)
+    plan.add_argument("--why", metavar="KEY", help="say where one value comes from, and nothing else")
     plan.add_argument("--mode", choices=("train", "val", "test"), default="train")
     plan.add_argument("--format", choices=("text", "json"), default="text")
     everything = "build model and data, so that nothing stays unknown"
@@ -105,8 +106,14 @@ def _with_config(commands: Any, name: str, text: str) -> argparse.ArgumentParser
     return parser
 
 
-def _add_facts(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--world-size", type=_positive, metavar="N", help="plan for N ranks")
+def _add_facts(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
+    if several:
+        text = "plan for N ranks; several are laid side by side"
+        parser.add_argument(
+            "--world-size", type=_sizes, metavar="N[,N...]", default=(), dest="world_sizes", help=text
+        )
+    else:
+        parser.add_argument("--world-size", type=_positive, metavar="N", help="plan for N ranks")
     parser.add_argument("--train-samples", type=_positive, metavar="N", help="length of the training dataset")
     for mode, what in (("val", "validation"), ("test", "test")):
         once_each = f"length of a {what} dataset, once each"
@@ -118,6 +125,10 @@ def _positive(text: str) -> int:
     if not (text.isascii() and text.isdigit() and 0 < len(text) < 19 and int(text) > 0):
         raise argparse.ArgumentTypeError(f"must be an integer of at least 1, got {text!r}")
     return int(text)
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    return tuple(_positive(part) for part in text.split(","))
 
 
 def given_facts(arguments: argparse.Namespace, path: str) -> Facts:
@@ -160,6 +171,8 @@ def say(*lines: str, file: Any = None) -> None:
 
 def _plan(arguments: argparse.Namespace) -> int:
     source = None
+    sizes = arguments.world_sizes
+    arguments.world_size = sizes[0] if sizes else None
     try:
         source = files.read(arguments.config, arguments.overrides)
         made = _probed(arguments, source) if arguments.probe else _dry(arguments, source)
@@ -168,10 +181,31 @@ def _plan(arguments: argparse.Namespace) -> int:
         return 2
     if not _written(made, arguments.output):
         return 2
+    if arguments.why is not None:
+        return _why(made, arguments.why, source)
+    if len(sizes) > 1:
+        from flexcore.columns import side_by_side
+
+        say(side_by_side(made, sizes))
+        return 0
     if arguments.format == "json":
         say(made.to_json(indent=1))
     else:
         say(str(made).rstrip("\n"), *_hint(made))
+    return 0
+
+
+def _why(plan: "flexcore.Plan", key: str, source: files.Source) -> int:
+    """Where one value comes from, with the file and line that gave it."""
+    from flexcore.provenance import why
+
+    try:
+        found = why(plan, key)
+    except KeyError as error:
+        say(f"flexcore: --why: {error.args[0]}", file=sys.stderr)
+        return 2
+    where = source.where(found.path) if found.kind == "user" else None
+    say(str(found), *([f"  at {where}"] if where else []))
     return 0
 
 

@@ -647,3 +647,46 @@ def test_the_real_command_trains_on_a_terminal(here):
     assert returned == 0, seen
     assert "\x1b[" in seen
     assert "validation after epoch 2  accuracy 0.5000" in re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", seen)
+
+
+def test_plan_says_where_one_value_comes_from(command):
+    assert command("plan", "good.py", "--why", "train_dataloader.batch_size") == (
+        0,
+        "train_dataloader.batch_size = 4\n  user: written in the config\n  at good.py:3:71\n",
+        "",
+    )
+    assert command("plan", "good.py", "train_dataloader.batch_size=5", "--why", "batching.micro_batch_size") == (
+        0,
+        "batching.micro_batch_size = 5\n"
+        "  user: the loader's batch_size, else global_batch_size / (accumulation x data_parallel_size)\n"
+        "  at override 1:1:29\n",
+        "",
+    )
+    assert command("plan", "good.py", "--why", "log_level") == (
+        0,
+        "log_level = 'INFO'\n  default: the key's default\n",
+        "",
+    )
+
+
+def test_a_key_that_nothing_has_is_told(command):
+    assert command("plan", "good.py", "--why", "log_levle") == (
+        2,
+        "",
+        'flexcore: --why: "log_levle" is neither a plan field nor a config key. Did you mean "log_level"?\n',
+    )
+
+
+def test_plan_lays_world_sizes_side_by_side(command):
+    code, out, err = command("plan", "good.py", "--world-size", "1,8", "--train-samples", "64")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[0].split() == ["world", "size", "1", "8"]
+    assert out.splitlines()[6].split() == ["iterations", "32", "4"]
+
+
+def test_world_sizes_are_numbers(command):
+    code, out, err = command("plan", "good.py", "--world-size", "1,x")
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1] == (
+        "flexcore plan: error: argument --world-size: must be an integer of at least 1, got 'x'"
+    )
