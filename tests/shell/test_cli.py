@@ -659,7 +659,7 @@ def test_plan_says_where_one_value_comes_from(command):
         0,
         "batching.micro_batch_size = 5\n"
         "  user: the loader's batch_size, else global_batch_size / (accumulation x data_parallel_size)\n"
-        "  at override 1:1:29\n",
+        "  at <override>:1:1\n",
         "",
     )
     assert command("plan", "good.py", "--why", "log_level") == (
