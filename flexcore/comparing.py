@@ -10,8 +10,9 @@ from typing import Any
 
 from attrs import frozen
 
+from flexcore import curves, plateaus
 from flexcore import timeline as clock
-from flexcore.questions import saves, validations, value_at
+from flexcore.questions import saves, validations
 from flexcore.replaying import early_stop_differences
 from flexcore.replaying import early_stop_differences
 from flexcore.run_plan import Plan
@@ -156,18 +157,49 @@ def _events(kept: Sequence[Segment], kind: str) -> list[Mapping[str, Any]]:
 
 
 def _step_differences(kept: Sequence[Segment], start: int) -> Iterator[Difference]:
-    expected = start
+    expected, rates = start, _Rates(kept)
     for part in kept:
         for i, lr, samples in part.steps:
             if i != expected:
                 yield Difference(what="iteration", at=expected, planned=str(expected), actual=str(i))
             expected = i + 1
-            planned = value_at(part.plan, "lr", i).value
+            planned = rates.lr(part.plan, i)
             if planned is not None and planned != lr:
                 yield Difference(what="lr", at=i, planned=repr(planned), actual=repr(lr))
             size = planned_samples(part.plan, i)
             if size is not None and size != samples:
                 yield Difference(what="samples", at=i, planned=str(size), actual=str(samples))
+
+
+class _Rates:
+    """The LR of group 0, iteration by iteration; what plateaus make of it is replayed from the logged metrics."""
+
+    def __init__(self, kept: Sequence[Segment]) -> None:
+        self.checks = _events(kept, "validate")[::-1]
+        self.states: tuple[plateaus.PlateauState, ...] = ()
+        self.plan: Plan | None = None
+        self.at = -1
+        self.upcoming: Iterator[float] = iter(())
+
+    def lr(self, plan: Plan, iteration: int) -> float | None:
+        optimizer, schedules, clock = plan.optimizer, plan.schedules, plan.timeline
+        if optimizer is None or schedules is None or clock is None or optimizer.lr_scale is None:
+            return None
+        base, length = optimizer.groups[0].base("lr"), clock.epoch_length
+        if base is None:
+            return None
+        if plan is not self.plan or iteration != self.at:
+            fresh = plateaus.begun(schedules, 1)
+            self.states = self.states if len(self.states) == len(fresh) else fresh
+            self.upcoming = curves.values(curves.own(schedules, "lr"), base, length, iteration)
+        self.plan, self.at = plan, iteration + 1
+        while self.checks and self.checks[-1]["iter"] <= iteration:
+            check = self.checks.pop()
+            self.states = plateaus.validated(
+                schedules, self.states, optimizer.groups[:1], check["metrics"],
+                epoch=check["epoch"], iteration=check["iter"], epoch_length=length,
+            )  # fmt: skip
+        return next(self.upcoming) * plateaus.scale(schedules, self.states, "lr", 0)
 
 
 def planned_samples(plan: Plan, iteration: int, rank: int = 0) -> int | None:

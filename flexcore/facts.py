@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+from typing import Literal
+
 from attrs import frozen
 
 

@@ -6,6 +6,7 @@ from flexcore.batching import is_opaque
 from flexcore.components import Supplied
 from flexcore.config import AmpOptim, Config, DataLoader
 from flexcore.optimizing import waits_for_parameters
+from flexcore.optimizing import waits_for_parameters
 from flexcore.problems import Problem
 from flexcore.rules import problem
 from flexcore.run_plan import Fresh, Plan, Resume, Start, Unresolved
@@ -97,6 +98,8 @@ def _unknown_training(made: Plan) -> Iterator[Row]:
         yield made.batching.micro_batch_size is None, "batching.micro_batch_size", "train_batch_size"
         unsolved = made.batching.gradient_accumulation_steps is None
         yield unsolved, "batching.gradient_accumulation_steps", "world_size"
+    symbolic = made.optimizer is not None and waits_for_parameters(made.config, made.facts)
+    yield symbolic, "optimizer.groups", "parameters"
     symbolic = made.optimizer is not None and waits_for_parameters(made.config, made.facts)
     yield symbolic, "optimizer.groups", "parameters"
     wrapper = made.config.optim_wrapper

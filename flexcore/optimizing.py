@@ -1,19 +1,13 @@
 """The optimizer of a plan: base values of its groups after LR scaling, clipping and precision. Nothing is built."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from flexcore.components import Component, Supplied
-from flexcore.config import AmpOptim, Config, PlainOptim
+from flexcore.config import AmpOptim, Config, Paramwise, PlainOptim
 from flexcore.facts import Facts, GroupFact
+from flexcore.optimizers import base
+from flexcore.paramwise import groups
 from flexcore.run_plan import Batching, Group, Optimizer, Precision
-
-# Default LR of torch.optim classes (torch 2.10 to 2.13), for optimizers whose config names none.
-DEFAULT_LR: Mapping[str, float] = {
-    "SGD": 1e-3, "Adam": 1e-3, "AdamW": 1e-3, "NAdam": 2e-3, "RAdam": 1e-3, "Adamax": 2e-3, "Adadelta": 1.0,
-    "Adagrad": 1e-2, "ASGD": 1e-2, "RMSprop": 1e-2, "Rprop": 1e-2, "SparseAdam": 1e-3, "Adafactor": 1e-2,
-    "LBFGS": 1.0, "Muon": 1e-3,
-}  # fmt: skip
 
 
 def optimizer(config: Config, batching: Batching | None, facts: Facts) -> Optimizer | None:
@@ -22,33 +16,44 @@ def optimizer(config: Config, batching: Batching | None, facts: Facts) -> Optimi
         return None
     scale = lr_scale(config, batching)
     params = tuple(dict.fromkeys(["lr", *(schedule.param for schedule in config.param_scheduler or ())]))
-    seen: tuple[GroupFact | None, ...] = facts.parameter_groups or (None,)
     return Optimizer(
-        component=wrapper.optimizer, groups=tuple(_group(wrapper.optimizer, params, fact, scale) for fact in seen),
-        lr_scale=scale, clip_grad=wrapper.clip_grad, precision=precision(wrapper, facts),
+        component=wrapper.optimizer, groups=_groups(wrapper, params, facts, scale), lr_scale=scale,
+        clip_grad=wrapper.clip_grad, precision=precision(wrapper, facts),
     )  # fmt: skip
+
+
+def _groups(
+    wrapper: PlainOptim | AmpOptim, params: tuple[str, ...], facts: Facts, scale: float | None
+) -> tuple[Group, ...]:
+    """The groups seen or to be built; one whose values are unknown stands for those that wait for the model."""
+    optimizer, settings = wrapper.optimizer, wrapper.paramwise_cfg
+    if isinstance(optimizer, Component) and settings not in (None, Paramwise()):
+        assert settings is not None
+        found = () if facts.parameters is None else groups(settings, optimizer, facts.parameters, params, scale or 1.0)
+        return found or (Group(values=tuple((param, None) for param in params)),)
+    seen: tuple[GroupFact | None, ...] = facts.parameter_groups or (None,)
+    return tuple(_group(optimizer, params, fact, scale) for fact in seen)
+
+
+def waits_for_parameters(config: Config, facts: Facts) -> bool:
+    """Whether the groups are those of paramwise_cfg and the model has not been looked at."""
+    wrapper = config.optim_wrapper
+    return wrapper is not None and wrapper.paramwise_cfg not in (None, Paramwise()) and facts.parameters is None
 
 
 def _group(
     optimizer: Component | Supplied, params: tuple[str, ...], fact: GroupFact | None, scale: float | None
 ) -> Group:
     """The base value of each scheduled key, the LR scaled; a built optimizer's values win over the config's."""
-    built = dict(fact.values) if fact is not None else None
-    values = _asked(optimizer, params) if built is None else {param: built.get(param) for param in params}
+    if fact is not None:
+        values = {param: dict(fact.values).get(param) for param in params}
+    elif isinstance(optimizer, Component):
+        values = {param: base(optimizer, param) for param in params}
+    else:
+        values = dict.fromkeys(params)
     lr = values["lr"]
     values["lr"] = lr if lr is None or scale is None else lr * scale
     return Group(values=tuple(values.items()))
-
-
-def _asked(optimizer: Component | Supplied, params: tuple[str, ...]) -> dict[str, float | None]:
-    if isinstance(optimizer, Supplied):
-        return dict.fromkeys(params)
-    defaults = {"lr": DEFAULT_LR.get(optimizer.name)}
-    return {param: _number(optimizer.kwargs.get(param, defaults.get(param))) for param in params}
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if type(value) in (int, float) else None
 
 
 def lr_scale(config: Config, batching: Batching | None) -> float | None:

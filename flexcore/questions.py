@@ -1,14 +1,15 @@
 """Questions a plan answers, for scripts and notebooks: values, events and samples at any point, lazily."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from attrs import evolve, frozen
 
-from flexcore import sampling, timeline
+from flexcore import curves, sampling, timeline
+from flexcore.optimizing import waits_for_parameters
 from flexcore.run_plan import Plan
 from flexcore.saving import best_name
-from flexcore.schedules import value as scheduled
+from flexcore.schedules import ReduceOnPlateau
 
 
 @frozen
@@ -28,14 +29,30 @@ def value_at(plan: Plan, key: str = "lr", iteration: int = 0, group: int = 0) ->
     if plan.optimizer is None or plan.timeline is None:
         return Value(None, f"a {plan.mode} plan has no optimizer")
     base = dict(plan.optimizer.groups[group].values)[key]
+    if base is None and waits_for_parameters(plan.config, plan.facts):
+        return Value(None, "the groups of paramwise_cfg need the model's parameters")
     if base is None:
         return Value(None, f"{key} is not in the config and the optimizer has not been built")
     if plan.optimizer.lr_scale is None and key == "lr":
         return Value(None, "the LR's scale needs world_size and the batch size")
     if plan.schedules is None:
         return Value(None, "a schedule ends with the run, whose length needs train_samples")
-    own = tuple(schedule for schedule in plan.schedules if schedule.param == key)
-    return Value(scheduled(own, base, iteration, plan.timeline.epoch_length))
+    plateau = next((s for s in plan.schedules if s.param == key and isinstance(s, ReduceOnPlateau)), None)
+    if plateau is not None:
+        return Value(None, f"validations of {plateau.monitor} decide it (ReduceOnPlateau)")
+    own = curves.own(plan.schedules, key)
+    return Value(curves.value(own, base, iteration, plan.timeline.epoch_length))
+
+
+def values_at(plan: Plan, key: str, iterations: Sequence[int], group: int = 0) -> list[float | None]:
+    """`value_at` at rising iterations, in one walk where schedules have no closed form."""
+    own = curves.own(plan.schedules or (), key)
+    length = plan.timeline.epoch_length if plan.timeline is not None else None
+    if value_at(plan, key, 0, group).value is None or not curves.clashes(own, length):
+        return [value_at(plan, key, i, group).value for i in iterations]
+    base = plan.optimizer.groups[group].base(key) if plan.optimizer is not None else None
+    walk, wanted = curves.values(own, base or 0.0, length), set(iterations)
+    return [value for i, value in enumerate(islice(walk, max(wanted, default=-1) + 1)) if i in wanted]
 
 
 def validations(plan: Plan) -> Iterator[tuple[int, int | None]]:

@@ -135,7 +135,6 @@ def _schedule_members() -> dict[str, tuple[type, Mapping[str, Any]]]:
     return named
 
 
-_LATER_FORMS = ("CosineRestart", "OneCycle", "ReduceOnPlateau")
 TAGGED: tuple[Tagged, ...] = (
     Tagged(
         "strategy",
@@ -158,13 +157,7 @@ TAGGED: tuple[Tagged, ...] = (
         unbuilt=frozenset({"OptimWrapperDict", "DeepSpeedOptimWrapper"}),
         retired={"ApexOptimWrapper": "Use AmpOptimWrapper.", "ColossalAIOptimWrapper": "Use OptimWrapper."},
     ),
-    Tagged(
-        "schedule",
-        _schedule_members(),
-        unbuilt=frozenset(
-            form + suffix for form in _LATER_FORMS for suffix in (*PARAM_SUFFIXES, "ParamScheduler")
-        ),
-    ),
+    Tagged("schedule", _schedule_members()),
     Tagged(
         "visualizer backend",
         _by_name(*get_args(config.VisBackend)),

@@ -3,23 +3,25 @@
 import math
 from collections.abc import Iterator
 
+from flexcore.checks.cycles import cycles
 from flexcore.config import Config, IterLoop
 from flexcore.facts import Facts
 from flexcore.hooks import HookSlot
 from flexcore.problems import Path, Problem, shown
 from flexcore.rules import problem
-from flexcore.schedules import Cosine, Exponential, MultiStep, Poly, Schedule, Step
+from flexcore.schedules import Cosine, CosineRestart, Exponential, MultiStep, Poly, Schedule, Step
 
 FACTORS: tuple[tuple[str, float], ...] = (
     ("factor_value", math.inf), ("start_factor", 1.0), ("end_factor", 1.0), ("gamma", math.inf), ("power", math.inf),
 )  # fmt: skip
 
 
-def schedules(config: Config, facts: Facts, _: frozenset[str]) -> Iterator[Problem]:
+def schedules(config: Config, facts: Facts, broken: frozenset[str]) -> Iterator[Problem]:
     for i, schedule in enumerate(config.param_scheduler or ()):
         path: Path = ("param_scheduler", i)
         yield from _span(schedule, path, isinstance(config.train_cfg, IterLoop))
         yield from _numbers(schedule, path)
+        yield from cycles(schedule, path, validates=config.val_cfg is not None or "val_cfg" in broken)
         yield from _moved(schedule, path, facts)
     removed = HookSlot(key="param_scheduler", hook=None) in config.default_hooks
     if config.param_scheduler and removed:
@@ -76,11 +78,11 @@ def _numbers(schedule: Schedule, path: Path) -> Iterator[Problem]:
     if isinstance(schedule, MultiStep) and list(schedule.milestones) != sorted(schedule.milestones):
         text = f"are not in rising order: {shown(schedule.milestones)}."
         yield problem("FK020", (*path, "milestones"), text, "Sort them.")
-    if isinstance(schedule, Cosine | Poly):
+    if isinstance(schedule, Cosine | Poly | CosineRestart):
         yield from _floor(schedule, path)
 
 
-def _floor(schedule: Cosine | Poly, path: Path) -> Iterator[Problem]:
+def _floor(schedule: Cosine | Poly | CosineRestart, path: Path) -> Iterator[Problem]:
     if schedule.eta_min is not None and schedule.eta_min_ratio is not None:
         text = "is given with eta_min; both fix the floor."
         yield problem("FK019", (*path, "eta_min_ratio"), text, "Keep one of them.")

@@ -1,34 +1,78 @@
-"""Sets every scheduled value before the iteration it holds for; the value is the plan's, nothing is stepped."""
+"""Sets every scheduled value before the iteration it holds for: the plan's, and what validations made of plateaus."""
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from flexcore import curves, plateaus
+from flexcore.plateaus import PlateauState, Unwatched
+from flexcore.problems import ConfigError
+from flexcore.rules import problem
 from flexcore.run_plan import Plan
-from flexcore.schedules import value
 from shell.run import Run
 
 
 class ParamSchedulerHook:
+    """State: that of the plateaus. Groups with one base value share one curve."""
+
     def __init__(self, plan: Plan) -> None:
-        by_param: dict[str, tuple[Any, ...]] = {}
-        for schedule in plan.schedules or ():
-            by_param[schedule.param] = (*by_param.get(schedule.param, ()), schedule)
-        groups = plan.optimizer.groups if plan.optimizer is not None else ()
-        self.moves = [
-            (index, param, schedules, base)
-            for param, schedules in by_param.items()
-            for index, group in enumerate(groups)
-            if (base := group.base(param)) is not None
-        ]
+        self.schedules = plan.schedules or ()
+        self.groups = plan.optimizer.groups if plan.optimizer is not None else ()
         self.epoch_length = plan.timeline.epoch_length if plan.timeline is not None else None
+        self.states = plateaus.begun(self.schedules, len(self.groups))
+        self._at: int | None = None
+        self._moves: list[tuple[str, Iterator[float], list[int]]] = []
 
     def before_train_iter(self, run: Run, **_: Any) -> None:
-        groups, iteration = run.optim_wrapper.optimizer.param_groups, run.iter
-        for index, param, schedules, base in self.moves:
-            group, new = groups[index], value(schedules, base, iteration, self.epoch_length)
-            if param in group:
-                group[param] = new
-            else:
-                set_value(group, param, new)
+        if run.iter != self._at:
+            self._at, self._moves = run.iter, self._opened(run.iter)
+        self._at += 1
+        groups = run.optim_wrapper.optimizer.param_groups
+        for param, upcoming, indices in self._moves:
+            new = next(upcoming)
+            for index in indices:
+                group = groups[index]
+                if param in group:
+                    group[param] = new
+                else:
+                    set_value(group, param, new)
+
+    def _opened(self, iteration: int) -> list[tuple[str, Iterator[float], list[int]]]:
+        """(key, its values from this iteration on, the groups they are for)."""
+        alike: dict[tuple[str, float, float], list[int]] = {}
+        for param in dict.fromkeys(schedule.param for schedule in self.schedules):
+            for index, group in enumerate(self.groups):
+                base = group.base(param)
+                if base is not None:
+                    factor = plateaus.scale(self.schedules, self.states, param, index)
+                    alike.setdefault((param, base, factor), []).append(index)
+        return [(key[0], self._values(*key, iteration), indices) for key, indices in alike.items()]
+
+    def _values(self, param: str, base: float, factor: float, iteration: int) -> Iterator[float]:
+        planned = curves.values(curves.own(self.schedules, param), base, self.epoch_length, iteration)
+        return planned if factor == 1.0 else (value * factor for value in planned)
+
+    def after_val_epoch(self, run: Run, metrics: Mapping[str, float] | None = None, **_: Any) -> None:
+        if run.plan.mode != "train" or not self.states or not metrics:
+            return
+        try:
+            self.states = plateaus.validated(
+                self.schedules, self.states, self.groups, metrics,
+                epoch=run.epoch, iteration=run.completed, epoch_length=self.epoch_length,
+            )  # fmt: skip
+        except Unwatched as error:
+            text = f"is {error.monitor}, and the validation reports {', '.join(error.metrics)}."
+            path = ("param_scheduler", error.index, "monitor")
+            raise ConfigError([problem("FS009", path, text, "Name one of these.")]) from None
+        self._at = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"plateaus": [[list(s.scales), s.best, s.bad, s.cooldown] for s in self.states]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes what fits: other schedules than the checkpoint's start anew, as the plan has warned."""
+        saved = [PlateauState(tuple(scales), *rest) for scales, *rest in state["plateaus"]]
+        if [len(s.scales) for s in saved] == [len(s.scales) for s in self.states]:
+            self.states, self._at = tuple(saved), None
 
 
 def set_value(group: dict[str, Any], param: str, new: float) -> None:
@@ -37,3 +81,10 @@ def set_value(group: dict[str, Any], param: str, new: float) -> None:
         group["betas"] = (new, *group["betas"][1:])
     else:
         group[param] = new
+
+
+def value_in(group: Mapping[str, Any], param: str) -> float | None:
+    """What a group has under a scheduled key; None if it has no such key."""
+    if param == "momentum" and "momentum" not in group and "betas" in group:
+        return float(group["betas"][0])
+    return float(group[param]) if param in group else None

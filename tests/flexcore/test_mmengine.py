@@ -5,6 +5,7 @@ The cases under oracles/ were recorded from mmengine itself. docs/differences.md
 
 import json
 from itertools import islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import flexcore
 from flexcore import CheckpointFact, Facts, HookFact, curves, plateaus
 from flexcore import timeline as clocks
 from flexcore.converting import parse
+from flexcore.facts import ParameterFact
 from flexcore.facts import ParameterFact
 from flexcore.hooks import STAGES
 from flexcore.saving import best_rules
@@ -54,6 +56,13 @@ UNSEEN: tuple[tuple[str, str, str, str], ...] = (
      "A requeued job goes on instead of starting over."),
     ("auto_scale_lr", "leaves accumulation out", "counts it", "The optimizer sees the whole global batch."),
     ("InfiniteSampler's length", "the whole dataset on every rank", "the rank's share", "A pass over the data is one pass."),
+    ("a floor beside OneCycleLR", "is a ratio of eta_max / div_factor", "is a ratio of the group's own base value",
+     "The base value is what the config says."),
+    ("OneCycleLR after total_steps", "stops the run with an error", "holds the last value", "The run was planned longer."),
+    ("ReduceOnPlateauLR beside another schedule", "lowers the value, not the other's floor", "scales value and floor",
+     "The reduced curve is the planned one, scaled."),
+    ("ExponentialLR with convert_to_iter_based", "applies gamma at each iteration", "applies gamma over each epoch",
+     "The curve is the same one."),
     ("a floor beside OneCycleLR", "is a ratio of eta_max / div_factor", "is a ratio of the group's own base value",
      "The base value is what the config says."),
     ("OneCycleLR after total_steps", "stops the run with an error", "holds the last value", "The run was planned longer."),
@@ -337,6 +346,18 @@ def test_overlapping_and_absolute_schedules(case):
         assert list(islice(resumed, len(expected) - start)) == found[start:]
 
 
+@cases("o17")
+def test_overlapping_and_absolute_schedules(case):
+    """Every value to 1e-12, and the same bits from any iteration on."""
+    given, expected = case["input"], case["expected"]["ok"]["value_at_each_iter"]
+    plan = flexcore.plan(curve(case), Facts(train_samples=4 * given["epoch_length"]))
+    found = [flexcore.value_at(plan, "lr", i).value for i in range(len(expected))]
+    assert found == pytest.approx(expected, rel=1e-12, abs=1e-15)
+    for start in (0, 1, len(expected) // 2, len(expected) - 1):
+        resumed = curves.values(plan.schedules, given["base_lr"], given["epoch_length"], start)
+        assert list(islice(resumed, len(expected) - start)) == found[start:]
+
+
 @cases("o06", different=True)
 def test_a_plateau_is_replayed_from_the_scores(case):
     given, expected = case["input"], case["expected"]["ok"]["value_at_each_iter"]
@@ -569,6 +590,37 @@ def test_names(case):
 def test_events_agree_with_the_clock():
     plan = flexcore.plan(validating(), Facts(train_samples=40))
     assert list(flexcore.validations(plan)) == list(clocks.validations(plan.timeline))
+
+
+# --- o14: parameter groups ------------------------------------------------------------------------
+
+
+def seen(name: str, *shape: int, **more: Any) -> ParameterFact:
+    return ParameterFact(name=name, shape=shape or (4,), **more)
+
+
+PARAMETERS = (
+    seen("backbone.0.weight", 4, 3, 3, 3, kind="conv"), seen("backbone.0.bias", kind="conv"),
+    seen("backbone.1.weight", kind="norm"), seen("backbone.1.bias", kind="norm"),
+    seen("dw.weight", 4, 1, 3, 3, kind="depthwise"), seen("dw.bias", kind="depthwise"),
+    seen("head.weight", 4, 4), seen("head.bias"), seen("emb.weight", 9, 4),
+    seen("frozen.weight", 4, 4, requires_grad=False), seen("frozen.bias", requires_grad=False),
+)  # fmt: skip
+
+
+@cases("o14")
+def test_parameter_groups(case):
+    config = base(optim_wrapper=case["input"])
+    plan = flexcore.plan(config, Facts(train_samples=100, parameters=PARAMETERS))
+    expected = case["expected"]["ok"]
+    if case["input"]["paramwise_cfg"] is None:
+        assert [(g.params, g.base("lr")) for g in plan.optimizer.groups] == [(None, expected[0]["lr"])]
+        return
+    found = [
+        {"params": list(g.params), "lr": g.base("lr"), "weight_decay": g.base("weight_decay")}
+        for g in plan.optimizer.groups
+    ]
+    assert found == expected
 
 
 # --- o14: parameter groups ------------------------------------------------------------------------

@@ -212,6 +212,20 @@ class KillIn:
         self._called("after_run", run)
 
 
+class Groups:
+    """Notes the optimizer's groups as they stand in the last iteration."""
+
+    def after_train(self, run: Any) -> None:
+        names = {id(parameter): name for name, parameter in run.model.named_parameters()}
+        told = [
+            {"params": [names[id(p)] for p in group["params"]], "lr": group["lr"],
+             "weight_decay": group["weight_decay"], "beta": group["betas"][0]}
+            for group in run.optim_wrapper.param_groups
+        ]  # fmt: skip
+        if run.rank == 0:
+            (run.work_dir / "groups").write_text(json.dumps(told))
+
+
 class Wishes:
     """Asks for a checkpoint and for a stop at these 0-based iterations."""
 
