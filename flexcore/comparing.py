@@ -14,10 +14,8 @@ from flexcore import curves, plateaus
 from flexcore import timeline as clock
 from flexcore.questions import saves, validations
 from flexcore.replaying import early_stop_differences
-from flexcore.replaying import early_stop_differences
 from flexcore.run_plan import Plan
 from flexcore.saving import Rule, best_name, inferred_rule, is_better
-from flexcore.stopping_early import REASON
 from flexcore.stopping_early import REASON
 
 

@@ -104,24 +104,6 @@ class Paramwise:
 
 
 @frozen(kw_only=True)
-class Paramwise:
-    """Settings by parameter: multipliers of LR and weight decay, for kinds of parameters and parts of names.
-
-    custom_keys: part of a name -> dict(lr_mult, decay_mult, and any group setting); the longest match decides alone.
-    bypass_duplicate: shared parameters count once; they always do.
-    """
-
-    custom_keys: Data | None = None
-    bias_lr_mult: float | None = None
-    bias_decay_mult: float | None = None
-    norm_decay_mult: float | None = None
-    flat_decay_mult: float | None = None
-    dwconv_decay_mult: float | None = None
-    dcn_offset_lr_mult: float | None = None
-    bypass_duplicate: bool = False
-
-
-@frozen(kw_only=True)
 class PlainOptim:
     """OptimWrapper: full precision."""
 

@@ -1,7 +1,6 @@
 """A plan as text a person reads: every section one function from values to lines. Nothing is decided here."""
 
 from collections import Counter
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
@@ -131,8 +130,6 @@ def _rates(plan: Plan) -> Iterator[str]:
     )
     if optimizer.groups[0].params is not None:
         yield _row("groups", f"{len(optimizer.groups):,}:", ", ".join(_alike(optimizer.groups)))
-    if optimizer.groups[0].params is not None:
-        yield _row("groups", f"{len(optimizer.groups):,}:", ", ".join(_alike(optimizer.groups)))
     for key in dict.fromkeys(schedule.param for schedule in plan.schedules or ()):
         names = ", then ".join(type(s).__name__ for s in plan.schedules or () if s.param == key)
         yield _row(key, f"{names}: {_curve(plan, key)}")
@@ -152,21 +149,12 @@ def _alike(groups: Iterable[Group]) -> Iterator[str]:
         yield f"{count} with {' '.join(f'{key} {_number(value)}' for key, value in values if value is not None)}"
 
 
-def _alike(groups: Iterable[Group]) -> Iterator[str]:
-    """How many groups have which LR and weight decay."""
-    counts = Counter(tuple((key, group.base(key)) for key in ("lr", "weight_decay")) for group in groups)
-    for values, count in counts.items():
-        yield f"{count} with {' '.join(f'{key} {_number(value)}' for key, value in values if value is not None)}"
-
-
 def _curve(plan: Plan, key: str) -> str:
     total = plan.timeline.max_iters if plan.timeline is not None else None
     if not total:
         return "?"
     points = sorted({0, total // 4, total // 2, 3 * total // 4, total - 1})
     values = questions.values_at(plan, key, points)
-    if None in values:
-        return questions.value_at(plan, key).reason
     if None in values:
         return questions.value_at(plan, key).reason
     return "  ".join(f"{_number(value)} @{i}" for i, value in zip(points, values, strict=True))

@@ -100,8 +100,6 @@ def _unknown_training(made: Plan) -> Iterator[Row]:
         yield unsolved, "batching.gradient_accumulation_steps", "world_size"
     symbolic = made.optimizer is not None and waits_for_parameters(made.config, made.facts)
     yield symbolic, "optimizer.groups", "parameters"
-    symbolic = made.optimizer is not None and waits_for_parameters(made.config, made.facts)
-    yield symbolic, "optimizer.groups", "parameters"
     wrapper = made.config.optim_wrapper
     undecided = (
         isinstance(wrapper, AmpOptim) and wrapper.dtype is None and made.environment.device_type is None

@@ -11,7 +11,6 @@ from flexcore.config import FORMAT_VERSION
 from flexcore.converting import dump, marked, structure, unmarked
 from flexcore.facts import Facts
 from flexcore.optimizing import waits_for_parameters
-from flexcore.optimizing import waits_for_parameters
 from flexcore.problems import ConfigError, shown
 from flexcore.rules import problem
 from flexcore.run_plan import Plan

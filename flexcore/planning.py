@@ -37,7 +37,6 @@ from flexcore.run_plan import Fresh, Logging, Mode, Names, Plan, Saving
 from flexcore.sampling import derived_seed
 from flexcore.saving import saving
 from flexcore.schedules import ReduceOnPlateau
-from flexcore.schedules import ReduceOnPlateau
 from flexcore.strategies import Compile
 from flexcore.training import Training, schedules, smoked, training
 

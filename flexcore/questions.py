@@ -144,21 +144,6 @@ def window_samples(plan: Plan, iteration: int, rank: int = 0) -> tuple[int, ...]
     return tuple(found)
 
 
-def window_samples(plan: Plan, iteration: int, rank: int = 0) -> tuple[int, ...] | None:
-    """Dataset indices of one rank in the window of a running iteration, up to it; None where no order is planned."""
-    order = plan.train.order if plan.train is not None else None
-    clock, batching = plan.timeline, plan.batching
-    if order is None or clock is None or batching is None or clock.epoch_length is None:
-        return None
-    per, length = batching.per_iteration, clock.epoch_length * batching.per_iteration
-    first, _ = timeline.window_at(clock, iteration)
-    found: list[int] = []
-    for at in range(first * per, (iteration + 1) * per):
-        epoch, within = (0, at) if order.endless else divmod(at, length)
-        found += sampling.indices(order, epoch, within, rank)
-    return tuple(found)
-
-
 def with_world_size(plan: Plan, world_size: int) -> Plan:
     """The plan of the same request on another number of ranks.
 

@@ -60,9 +60,6 @@ RULES: Mapping[str, Rule] = {
     "FS009": Rule("plateau-unwatched", "error", "A plateau is told by a metric that validations report."),
     "FS010": Rule("custom-key-matches-nothing", "error", "A custom key that is in no parameter's name changes nothing."),
     "FS011": Rule("multiplier-without-value", "error", "A multiplier needs the value it multiplies."),
-    "FS009": Rule("plateau-unwatched", "error", "A plateau is told by a metric that validations report."),
-    "FS010": Rule("custom-key-matches-nothing", "error", "A custom key that is in no parameter's name changes nothing."),
-    "FS011": Rule("multiplier-without-value", "error", "A multiplier needs the value it multiplies."),
     # FC: checkpoints, validation, resume
     "FC001": Rule("resume-and-load-from", "error", "A run can start from one place."),
     "FC002": Rule("unknown-best-rule", "error", "Whether more or less of a metric is better cannot be guessed."),

@@ -5,7 +5,6 @@ from attrs import evolve, frozen
 from flexcore import batching as batches
 from flexcore.config import Config, DataLoader, DefaultSampler, EpochLoop
 from flexcore.curves import lost, resolved
-from flexcore.curves import lost, resolved
 from flexcore.facts import Facts
 from flexcore.problems import Path, Problem
 from flexcore.rules import problem

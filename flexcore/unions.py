@@ -169,7 +169,6 @@ TAGGED: tuple[Tagged, ...] = (
     ),
     Tagged("starting point", _by_name(Fresh, LoadWeights, Resume)),
     Tagged("trace handler", _by_name(*get_args(hooks.TraceHandler))),
-    Tagged("trace handler", _by_name(*get_args(hooks.TraceHandler))),
 )
 
 

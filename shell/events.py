@@ -51,14 +51,8 @@ class Recorder:
             )
             self._first += len(self.lr)
             self._written_samples += sum(self.samples)
-            self._written_samples += sum(self.samples)
             self.lr.clear()
             self.samples.clear()
-
-    @property
-    def total_samples(self) -> int:
-        """This rank's, since its process started."""
-        return self._written_samples + sum(self.samples)
 
     @property
     def total_samples(self) -> int:

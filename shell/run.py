@@ -15,7 +15,6 @@ from shell.events import Recorder
 from shell.processes import Group
 from shell.stepping import OptimWrapper
 from shell.stopping import outweighs
-from shell.stopping import outweighs
 from shell.strategies.base import Strategy
 
 Call = Callable[..., Any]
@@ -28,7 +27,6 @@ class Run:
         epoch, iter: 0-based while an epoch or iteration runs, as in mmengine; completed counts between them.
         completed: iterations done. metrics: the last evaluation's values. work_dir, log_dir: where this run writes.
         model: the module itself, unwrapped. logger: a standard logger; only rank 0 prints.
-        spoiled: whether what would be saved now must not be; asked before each save, None: never.
         spoiled: whether what would be saved now must not be; asked before each save, None: never.
     """
 
@@ -45,8 +43,6 @@ class Run:
         self.max_iters = (plan.timeline.max_iters or 0) if plan.timeline is not None else 0
         self.metrics: dict[str, float] = {}
         self.wish: str | None = None
-        self.wish_alike = False
-        self.spoiled: Callable[[], bool] | None = None
         self.wish_alike = False
         self.spoiled: Callable[[], bool] | None = None
         self.wanted_checkpoint: str | None = None

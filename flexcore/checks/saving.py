@@ -78,7 +78,6 @@ def checkpoints(config: Config, _: Facts, broken: frozenset[str]) -> Iterator[Pr
             yield from _points(config, hook, path)
             yield from _template(hook.filename_tmpl, (*path, "filename_tmpl"))
             yield from _published(hook, (*path, "published_keys"))
-            yield from _published(hook, (*path, "published_keys"))
             yield from _best(hook, path, validates=config.val_cfg is not None or "val_cfg" in broken)
 
 
@@ -110,16 +109,6 @@ def _template(template: str | None, path: Path) -> Iterator[Problem]:
     if not _names_files(template):
         text = f"must be a plain file name with one {{}}, got {shown(template)}."
         yield problem("FC004", path, text, 'Write, for example, "epoch_{}".')
-
-
-def _published(hook: Checkpoint, path: Path) -> Iterator[Problem]:
-    for key in as_tuple(hook.published_keys):
-        if key not in PUBLISHED:
-            text = f"{shown(key)} is nothing a checkpoint holds."
-            yield problem("FK020", path, text, did_you_mean(key, PUBLISHED).strip() or f"Known: {', '.join(PUBLISHED)}.")
-        elif key == "optimizer" and not hook.save_optimizer:
-            text = "names the optimizer, which save_optimizer=False leaves out."
-            yield problem("FK019", path, text, "Set save_optimizer=True, or leave it out.")
 
 
 def _published(hook: Checkpoint, path: Path) -> Iterator[Problem]:

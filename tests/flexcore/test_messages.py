@@ -756,46 +756,6 @@ CASES: dict[str, tuple[Any, Facts, list[str]]] = {
             "param_scheduler.1.restart_weights: must be finite numbers >= 0, got (-1.0,). Correct the value. [FK020]",
         ],
     ),
-    "FS009": (
-        base(param_scheduler=[{"type": "ReduceOnPlateauLR", "monitor": "acc", "factor": 2, "patience": -1, "convert_to_iter_based": True}]),
-        KNOWN,
-        [
-            "param_scheduler.0.factor: must be below 1, or nothing is reduced, got 2.0. Correct the value. [FK020]",
-            "param_scheduler.0.patience: must be at least 0, got -1. Correct the value. [FK020]",
-            "param_scheduler.0.monitor: watches acc, and nothing is validated. Add val_dataloader, val_evaluator and val_cfg. [FS009]",
-            "param_scheduler.0.convert_to_iter_based: converts epochs to iterations, but a plateau moves at validations only. Remove it. [FK019]",
-        ],
-    ),
-    "FS010": (
-        base(optim_wrapper=W(paramwise_cfg={"custom_keys": {"heads": {"lr_mult": 0.1}}})),
-        evolve(KNOWN, parameters=(ParameterFact(name="head.weight", shape=(1,)),)),
-        [
-            'optim_wrapper.paramwise_cfg.custom_keys.heads: is in no parameter\'s name, so it changes nothing. Did you mean "head"? [FS010]',
-        ],
-    ),
-    "FS011": (
-        base(optim_wrapper=W(paramwise_cfg={"bias_decay_mult": 0.0})),
-        KNOWN,
-        [
-            "optim_wrapper.paramwise_cfg.bias_decay_mult: multiplies weight_decay, which the optimizer's config does not give. Give weight_decay in optim_wrapper.optimizer. [FS011]",
-        ],
-    ),
-    "FK020 cycles": (
-        base(param_scheduler=[
-            {"type": "OneCycleLR", "eta_max": 0, "pct_start": 1.5, "total_steps": 0},
-            {"type": "CosineRestartLR", "periods": [3, 0], "restart_weights": [-1.0], "eta_min": 1, "eta_min_ratio": 1},
-        ]),
-        KNOWN,
-        [
-            "param_scheduler.0.eta_max: must be a finite number above 0, got 0.0. Correct the value. [FK020]",
-            "param_scheduler.0.pct_start: must be between 0 and 1, got 1.5. Correct the value. [FK020]",
-            "param_scheduler.0.total_steps: must be at least 1, got 0. Correct the value. [FK020]",
-            "param_scheduler.1.eta_min_ratio: is given with eta_min; both fix the floor. Keep one of them. [FK019]",
-            "param_scheduler.1.periods: must be whole numbers of at least 1, got (3, 0). Correct the value. [FK020]",
-            "param_scheduler.1.restart_weights: are 1 for 2 periods. Give one a period. [FK020]",
-            "param_scheduler.1.restart_weights: must be finite numbers >= 0, got (-1.0,). Correct the value. [FK020]",
-        ],
-    ),
     "FS003": (
         base(
             train_cfg={"by_epoch": False, "max_iters": 3},

@@ -5,7 +5,6 @@ The cases under oracles/ were recorded from mmengine itself. docs/differences.md
 
 import json
 from itertools import islice
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ import flexcore
 from flexcore import CheckpointFact, Facts, HookFact, curves, plateaus
 from flexcore import timeline as clocks
 from flexcore.converting import parse
-from flexcore.facts import ParameterFact
 from flexcore.facts import ParameterFact
 from flexcore.hooks import STAGES
 from flexcore.saving import best_rules
@@ -332,18 +330,6 @@ def test_lr_curves(case):
     assert [flexcore.value_at(plan, "lr", i).value for i in range(len(expected))] == pytest.approx(
         expected, abs=1e-11
     )
-
-
-@cases("o17")
-def test_overlapping_and_absolute_schedules(case):
-    """Every value to 1e-12, and the same bits from any iteration on."""
-    given, expected = case["input"], case["expected"]["ok"]["value_at_each_iter"]
-    plan = flexcore.plan(curve(case), Facts(train_samples=4 * given["epoch_length"]))
-    found = [flexcore.value_at(plan, "lr", i).value for i in range(len(expected))]
-    assert found == pytest.approx(expected, rel=1e-12, abs=1e-15)
-    for start in (0, 1, len(expected) // 2, len(expected) - 1):
-        resumed = curves.values(plan.schedules, given["base_lr"], given["epoch_length"], start)
-        assert list(islice(resumed, len(expected) - start)) == found[start:]
 
 
 @cases("o17")
