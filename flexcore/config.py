@@ -285,7 +285,7 @@ class Config:
     test_dataloader: tuple[NamedLoader, ...] | None = None
     test_evaluator: tuple[NamedMetric, ...] | None = None
     test_cfg: TestLoop | None = None
-    strategy: Strategy | None = None
+    strategy: Strategy | Literal["auto"] | None = None
     auto_scale_lr: AutoScaleLR | None = None
     default_hooks: tuple[HookSlot, ...] = ()
     custom_hooks: tuple[Hook, ...] = ()

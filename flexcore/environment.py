@@ -24,8 +24,8 @@ def known_world_size(config: Config, facts: Facts) -> int | None:
 
 
 def chosen_strategy(config: Config, facts: Facts) -> Strategy:
-    """As given, else SingleDevice without a launcher and DDP with one."""
-    if config.strategy is not None:
+    """As given, else ("auto" too) SingleDevice without a launcher and DDP with one."""
+    if config.strategy is not None and config.strategy != "auto":
         return config.strategy
     return SingleDevice() if chosen_launcher(config, facts) == "none" else DDP()
 

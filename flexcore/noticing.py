@@ -6,19 +6,27 @@ from flexcore.batching import is_opaque
 from flexcore.components import Supplied
 from flexcore.config import AmpOptim, Config, DataLoader
 from flexcore.optimizing import waits_for_parameters
-from flexcore.optimizing import waits_for_parameters
-from flexcore.problems import Problem
+from flexcore.problems import Problem, shown
 from flexcore.rules import problem
 from flexcore.run_plan import Fresh, Plan, Resume, Start, Unresolved
 
 
 def notices(made: Plan, start: Start) -> Iterator[Problem]:
+    yield from _of_registries(made)
     yield from _of_seed(made)
     yield from _of_data(made)
     if made.config.resume is True and isinstance(start, Fresh) and not made.smoke:
         yield problem(
             "FC008", ("resume",), f"{start.because}; the run starts fresh.", "Nothing to do on a first run."
         )
+
+
+def _of_registries(made: Plan) -> Iterator[Problem]:
+    for key in ("default_scope", "runner_type"):
+        value = getattr(made.config, key)
+        if value is not None:
+            text = f"is {shown(value)} and changes nothing: there are no registries, types are import paths."
+            yield problem("FK023", (key,), text, "Nothing to do.")
 
 
 def _of_seed(made: Plan) -> Iterator[Problem]:
@@ -86,6 +94,10 @@ def _unknown_surroundings(made: Plan) -> Iterator[Row]:
     yield env.device_type is None, "environment.device_type", "device_type"
     yield env.seed is None, "environment.seed", "entropy"
     yield made.names.timestamp is None, "names.timestamp", "started_at"
+    automatic = made.config.strategy == "auto"
+    measured = automatic and (env.device_type != "cpu" or made.facts.device_memory is not None)
+    yield measured and made.facts.parameters is None, "strategy", "parameters"
+    yield measured and made.facts.device_memory is None, "strategy", "device_memory"
 
 
 def _unknown_training(made: Plan) -> Iterator[Row]:

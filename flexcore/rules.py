@@ -36,6 +36,7 @@ RULES: Mapping[str, Rule] = {
     "FK020": Rule("out-of-range", "error", "The value has no meaning outside its range."),
     "FK021": Rule("nothing-to-do", "error", "The asked mode needs a section that is not there."),
     "FK022": Rule("facts-of-another-config", "error", "What was observed does not fit what was asked."),
+    "FK023": Rule("without-effect", "info", "The key serves FlexibleRunner's registries, and there are none here."),
     # FD: data and batching
     "FD001": Rule("no-batch-size", "error", "Without a batch size nothing can be counted."),
     "FD002": Rule("batch-contradiction", "error", "micro x accumulation x data_parallel_size must equal the global batch."),
@@ -78,6 +79,7 @@ RULES: Mapping[str, Rule] = {
     "FP004": Rule("unsupported-precision", "error", "The device cannot compute in this precision."),
     "FP005": Rule("backend-device-mismatch", "error", "The backend cannot move this device's tensors."),
     "FP006": Rule("loss-scale-without-float16", "warning", "Only float16 gradients underflow; the setting does nothing."),
+    "FP007": Rule("model-states-exceed-memory", "error", "A rank holds the whole model, its gradients and its optimizer state."),
     # FR: reproducibility
     "FR001": Rule("seed-from-entropy", "info", "No seed was given; the recorded one repeats the run."),
     "FR002": Rule("deterministic-over-benchmark", "warning", "cudnn_benchmark picks algorithms by timing; deterministic wins."),

@@ -250,7 +250,9 @@ def _optimizer(plan: Plan, built: Built) -> torch.optim.Optimizer:
 
 def _sinks(run: Run) -> list[Any]:
     wanted = "TensorboardVisBackend" in run.plan.logging.backends and run.rank == 0 and run.log_dir is not None
-    return [TensorBoardSink(run.log_dir / "tensorboard")] if wanted and run.log_dir is not None else []
+    visualizer = run.plan.config.visualizer
+    name = (visualizer.name if visualizer is not None else None) or "tensorboard"
+    return [TensorBoardSink(run.log_dir / name)] if wanted and run.log_dir is not None else []
 
 
 def _feeds(run: Run, part: Evaluation, mode: str, built: Built) -> list[tuple[EvalFeed, Metrics]]:

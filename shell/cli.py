@@ -26,6 +26,8 @@ FLAG_OF_FACT: Mapping[str, str] = {
     "train_batches": "--probe",
     "train_batch_size": "--probe",
     "hooks": "--probe",
+    "parameters": "--probe",
+    "device_memory": "--probe",
 }
 
 

@@ -6,6 +6,7 @@ from flexcore import launchers
 from flexcore.config import AmpOptim, Config
 from flexcore.environment import chosen_launcher, chosen_strategy, known_world_size
 from flexcore.facts import Facts
+from flexcore.memory import model_states
 from flexcore.problems import Problem, shown
 from flexcore.rules import problem
 from flexcore.strategies import DISTRIBUTED, SingleDevice
@@ -16,6 +17,7 @@ BACKENDS = {"nccl": "cuda", "gloo": None, "mpi": None, "ucc": None}
 def environment(config: Config, facts: Facts, broken: frozenset[str]) -> Iterator[Problem]:
     yield from _launching(config, facts, broken)
     yield from _precision(config, facts)
+    yield from _memory(config, facts)
     backend, device = config.env_cfg.dist_cfg.backend, facts.device_type
     if backend is not None and backend not in BACKENDS:
         text = f"{shown(backend)} is not a torch.distributed backend."
@@ -52,6 +54,19 @@ def _launching(config: Config, facts: Facts, broken: frozenset[str]) -> Iterator
     if isinstance(strategy, SingleDevice) and world is not None and world > 1:
         text = f"{SingleDevice.NAME} in a world of {world} ranks would train {world} unrelated models."
         yield problem("FP003", ("strategy",), text, "Use DDPStrategy, or start one process.")
+
+
+def _memory(config: Config, facts: Facts) -> Iterator[Problem]:
+    """strategy="auto" takes what fits; without sharding every rank holds all model states."""
+    needed, there = model_states(config, facts), facts.device_memory
+    if config.strategy == "auto" and needed is not None and there is not None and needed > there:
+        text = (
+            f'"auto" finds model states of {needed / 2**30:.3g} GiB (parameters, gradients, optimizer) for devices of '
+            f"{there / 2**30:.3g} GiB: FSDP is needed, and it is not built yet."
+        )
+        yield problem(
+            "FP007", ("strategy",), text, "Use a smaller model or optimizer state, or larger devices."
+        )
 
 
 def _precision(config: Config, facts: Facts) -> Iterator[Problem]:

@@ -169,6 +169,10 @@ def names(config: Config, _: Facts, __: frozenset[str]) -> Iterator[Problem]:
             yield problem(
                 "FC010", (key,), f"is not a usable name: {shown(value)}.", "Write a plain path or name."
             )
+    label = config.visualizer.name if config.visualizer is not None else None
+    if label is not None and (not _usable(label) or "/" in label or label in (".", "..")):
+        text = f"is not a usable directory name: {shown(label)}."
+        yield problem("FC010", ("visualizer", "name"), text, "Write a plain name.")
     name = config.experiment_name
     if name is not None and ("/" in name or "\\" in name):
         yield problem(

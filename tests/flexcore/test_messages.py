@@ -9,6 +9,7 @@ from attrs import evolve
 import flexcore
 from flexcore import Facts, GroupFact, HookFact, Supplied
 from flexcore.facts import ParameterFact
+from flexcore.facts import ParameterFact
 from flexcore.rules import RULES
 from tests.flexcore.base import DIGITS, KNOWN, base, told, validating
 from tests.strategies import checkpoint
@@ -589,6 +590,20 @@ CASES: dict[str, tuple[Any, Facts, list[str]]] = {
             "val_dataloader.a.batch_size: is missing. Set batch_size: samples per rank and batch. [FD001]",
         ],
     ),
+    "FC010 visualizer": (
+        base(visualizer={"name": "../up"}),
+        KNOWN,
+        [
+            "visualizer.name: is not a usable directory name: '../up'. Write a plain name. [FC010]",
+        ],
+    ),
+    "FP007": (
+        base(strategy="auto"),
+        evolve(KNOWN, device_type="cuda", device_memory=2**30, parameters=(ParameterFact(name="w", shape=(2**28,)),)),
+        [
+            'strategy: "auto" finds model states of 2 GiB (parameters, gradients, optimizer) for devices of 1 GiB: FSDP is needed, and it is not built yet. Use a smaller model or optimizer state, or larger devices. [FP007]',
+        ],
+    ),
     "FD011": (
         base(model={"type": "pkg:M", "data_preprocessor": {"type": "pkg:A"}}, data_preprocessor="pkg:B"),
         KNOWN,
@@ -976,6 +991,14 @@ INFOS: dict[str, tuple[Any, Facts, list[str]]] = {
                 "train_dataloader: has an order of its own, which is not planned; a resume replays it from the epoch's start. "
                 "Use a dataset with DefaultSampler for exact resume. [FD009]"
             ),
+        ],
+    ),
+    "FK023": (
+        base(default_scope="mmdet", runner_type="FlexibleRunner"),
+        KNOWN,
+        [
+            "default_scope: is 'mmdet' and changes nothing: there are no registries, types are import paths. Nothing to do. [FK023]",
+            "runner_type: is 'FlexibleRunner' and changes nothing: there are no registries, types are import paths. Nothing to do. [FK023]",
         ],
     ),
     "FD009 workers": (

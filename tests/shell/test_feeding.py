@@ -246,3 +246,9 @@ def test_a_stream_is_not_evaluated(tmp_path):
         "val_dataloader.dataset: Stream has no length; evaluation over datasets that only iterate is not built yet. "
         "Give it __len__ and __getitem__. [FK014]"
     )
+
+
+def test_auto_runs_as_ddp_on_two_ranks(tmp_path):
+    cfg = short(tmp_path, strategy="auto")
+    assert [r["iter"] for r in run_ranks(2, toys.trained_rank, cfg)] == [5, 5]
+    assert toys.recorded(tmp_path, "start")[0]["world_size"] == 2

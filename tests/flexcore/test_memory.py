@@ -1,0 +1,69 @@
+"""strategy="auto": what fits, what the model states take, and what is still to be known."""
+
+import pytest
+import torch
+from attrs import evolve
+
+import flexcore
+from flexcore import Facts
+from flexcore.converting import parse_partly
+from flexcore.facts import ParameterFact
+from flexcore.memory import STATES, model_states
+from tests.flexcore.base import KNOWN, base, planned
+
+WEIGHTS = (ParameterFact(name="w", shape=(3, 5)), ParameterFact(name="tied", shape=(3, 5), alias="w"),
+           ParameterFact(name="frozen", shape=(7,), requires_grad=False))  # fmt: skip
+
+
+def taken(parameters=WEIGHTS, **optimizer):
+    config = parse_partly(base(optim_wrapper={"optimizer": {"lr": 0.1, **optimizer}}))[0]
+    return model_states(config, Facts(parameters=parameters))
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "values"),
+    [
+        ({"type": "SGD"}, 0), ({"type": "SGD", "momentum": 0.9}, 1), ({"type": "SGD", "momentum": 0}, 0),
+        ({"type": "AdamW"}, 2), ({"type": "Adam", "amsgrad": True}, 3), ({"type": "pkg:Own"}, 2),
+    ],
+)  # fmt: skip
+def test_model_states_count_each_tensor_once(optimizer, values):
+    assert taken(**optimizer) == (15 + 7) * 4 + 15 * (4 + 4 * values)
+    assert taken(parameters=None, **optimizer) is None
+
+
+@pytest.mark.parametrize("name", [name for name in STATES if hasattr(torch.optim, name)])
+@pytest.mark.parametrize("more", [{}, {"momentum": 0.9}, {"amsgrad": True}])
+def test_the_table_is_what_torch_keeps(name, more):
+    """Counted in a step of the real optimizer; scalars such as the step count are left out."""
+    weight = torch.nn.Parameter(torch.ones(64, 64))
+    try:
+        optimizer = getattr(torch.optim, name)([weight], lr=0.01, **more)
+    except TypeError:
+        return  # it has no such setting
+    weight.grad = torch.ones_like(weight)
+    optimizer.step()
+    kept = sum(value.numel() for value in optimizer.state[weight].values() if torch.is_tensor(value))
+    assert taken((ParameterFact(name="w", shape=(64, 64)),), type=name, **more) == 4 * 4096 * (
+        2 + round(kept / 4096)
+    )
+
+
+def test_auto_is_a_single_device_alone_and_ddp_among_ranks():
+    two = evolve(KNOWN, environment=(("RANK", "0"), ("WORLD_SIZE", "2")), world_size=2)
+    assert planned(KNOWN, strategy="auto").strategy.NAME == "SingleDeviceStrategy"
+    made = planned(two, strategy="auto")
+    assert made.strategy.NAME == "DDPStrategy"
+    assert flexcore.Plan.from_json(made.to_json()) == made
+
+
+def test_auto_waits_for_parameters_and_memory_on_a_gpu():
+    def waits(**facts):
+        made = planned(evolve(KNOWN, **facts), strategy="auto")
+        return [unknown.fact for unknown in made.unresolved if unknown.field == "strategy"]
+
+    assert waits() == []
+    assert waits(device_type="cuda") == ["parameters", "device_memory"]
+    assert waits(device_type="cuda", parameters=WEIGHTS) == ["device_memory"]
+    assert waits(device_type="cuda", parameters=WEIGHTS, device_memory=2**20) == []
+    assert waits(device_memory=2**20) == ["parameters"]
