@@ -106,7 +106,8 @@ class EMA:
     Attributes:
         ema_type: how an average moves; see flexcore.averaging.
         momentum: share of the new weights, 0.0002 by default. gamma: of the annealed kind only, 100 by default.
-        interval: every so many iterations. update_buffers: average floating-point buffers too.
+        interval: every so many iterations. update_buffers: average floating-point buffers too, each rank its own;
+            a checkpoint holds rank 0's, as it does of the buffers themselves.
         begin_iter, begin_epoch: the first iteration or epoch that is averaged; at most one of the two.
         strict_load: whether a checkpoint's averages must be those of this model, name for name.
     """

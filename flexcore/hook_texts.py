@@ -11,8 +11,8 @@ def text_of(hook: Hook) -> str | None:
             return _ema(hook)
         case NaNGuard():
             every = "each update" if hook.interval == 1 else f"every {hook.interval} updates"
-            what = "loss and gradient" if hook.check == "both" else hook.check
-            return f"{every} waits for the device to see that the {what} is finite"
+            what = "loss and gradient are" if hook.check == "both" else f"{hook.check} is"
+            return f"{every} waits for the device to see that the {what} finite"
         case Profiler():
             unit = "epoch" if hook.by_epoch else "iteration"
             return (
