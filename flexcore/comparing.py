@@ -73,9 +73,6 @@ def compared(segments: Sequence[Segment]) -> Comparison:
     early = stop is not None and stop["reason"] == REASON
     found += [Difference(what="early stop", at=at, planned=planned, actual=actual)
               for at, planned, actual in early_stop_differences(kept, early=early)]  # fmt: skip
-    early = stop is not None and stop["reason"] == REASON
-    found += [Difference(what="early stop", at=at, planned=planned, actual=actual)
-              for at, planned, actual in early_stop_differences(kept, early=early)]  # fmt: skip
     last = segments[-1].plan
     if done and last.timeline is not None and reached != last.timeline.max_iters:
         found.append(

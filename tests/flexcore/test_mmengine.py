@@ -61,13 +61,6 @@ UNSEEN: tuple[tuple[str, str, str, str], ...] = (
      "The reduced curve is the planned one, scaled."),
     ("ExponentialLR with convert_to_iter_based", "applies gamma at each iteration", "applies gamma over each epoch",
      "The curve is the same one."),
-    ("a floor beside OneCycleLR", "is a ratio of eta_max / div_factor", "is a ratio of the group's own base value",
-     "The base value is what the config says."),
-    ("OneCycleLR after total_steps", "stops the run with an error", "holds the last value", "The run was planned longer."),
-    ("ReduceOnPlateauLR beside another schedule", "lowers the value, not the other's floor", "scales value and floor",
-     "The reduced curve is the planned one, scaled."),
-    ("ExponentialLR with convert_to_iter_based", "applies gamma at each iteration", "applies gamma over each epoch",
-     "The curve is the same one."),
     ("by_epoch of schedules and CheckpointHook", "True", "follows the training loop", "An iteration loop has no epochs."),
     ("epoch in a checkpoint saved with save_best", "one too many", "the completed epochs", "It is a bug."),
     ("seed of a resumed run without one", "drawn anew", "the checkpoint's", "The order of samples goes on."),
@@ -576,37 +569,6 @@ def test_names(case):
 def test_events_agree_with_the_clock():
     plan = flexcore.plan(validating(), Facts(train_samples=40))
     assert list(flexcore.validations(plan)) == list(clocks.validations(plan.timeline))
-
-
-# --- o14: parameter groups ------------------------------------------------------------------------
-
-
-def seen(name: str, *shape: int, **more: Any) -> ParameterFact:
-    return ParameterFact(name=name, shape=shape or (4,), **more)
-
-
-PARAMETERS = (
-    seen("backbone.0.weight", 4, 3, 3, 3, kind="conv"), seen("backbone.0.bias", kind="conv"),
-    seen("backbone.1.weight", kind="norm"), seen("backbone.1.bias", kind="norm"),
-    seen("dw.weight", 4, 1, 3, 3, kind="depthwise"), seen("dw.bias", kind="depthwise"),
-    seen("head.weight", 4, 4), seen("head.bias"), seen("emb.weight", 9, 4),
-    seen("frozen.weight", 4, 4, requires_grad=False), seen("frozen.bias", requires_grad=False),
-)  # fmt: skip
-
-
-@cases("o14")
-def test_parameter_groups(case):
-    config = base(optim_wrapper=case["input"])
-    plan = flexcore.plan(config, Facts(train_samples=100, parameters=PARAMETERS))
-    expected = case["expected"]["ok"]
-    if case["input"]["paramwise_cfg"] is None:
-        assert [(g.params, g.base("lr")) for g in plan.optimizer.groups] == [(None, expected[0]["lr"])]
-        return
-    found = [
-        {"params": list(g.params), "lr": g.base("lr"), "weight_decay": g.base("weight_decay")}
-        for g in plan.optimizer.groups
-    ]
-    assert found == expected
 
 
 # --- o14: parameter groups ------------------------------------------------------------------------
