@@ -9,7 +9,6 @@ from attrs import evolve
 import flexcore
 from flexcore import Facts, GroupFact, HookFact, Supplied
 from flexcore.facts import ParameterFact
-from flexcore.facts import ParameterFact
 from flexcore.rules import RULES
 from tests.flexcore.base import DIGITS, KNOWN, base, told, validating
 from tests.strategies import checkpoint
