@@ -6,13 +6,11 @@ from typing import Any
 import torch
 from attrs import define, evolve
 from torch import nn
-from torch.utils.data import DataLoader as TorchLoader
 from torch.utils.data.dataloader import default_collate
 
-from flexcore.batching import is_opaque
 from flexcore.components import Supplied
 from flexcore.config import DataLoader
-from flexcore.facts import Facts, HookFact
+from flexcore.facts import Facts
 from flexcore.hooks import (
     STAGES,
     Checkpoint,
@@ -33,6 +31,7 @@ from shell.hooks import BUILTIN, SET_UP_BY_SPEC
 from shell.hooks.sampler_seed import SamplerSeedHook
 from shell.loggers.console import Console
 from shell.loggers.tensorboard import TensorBoardSink
+from shell.observing import observed
 from shell.predictions import Predictions
 from shell.processes import Group, Rank
 from shell.run import Run, Stages
@@ -78,15 +77,21 @@ def build(plan: Plan, supplied: dict[str, Any], group: Group, device: torch.devi
 def _build(plan: Plan, supplied: dict[str, Any], rank: Rank) -> Built:
     preprocessor = preprocessing.built(plan)
     model = _model(plan, supplied, preprocessor)
-    loss = supplied.get("loss") if isinstance(plan.loss, Supplied) else plan.loss and building.build(plan.loss, ("loss",))
+    loss = (
+        supplied.get("loss")
+        if isinstance(plan.loss, Supplied)
+        else plan.loss and building.build(plan.loss, ("loss",))
+    )
     contract = preprocessing.joined(model, contract_of(model, loss, plan.mode), preprocessor)
     place = sources.Place(plan, rank.rank, rank.world_size, _default_collate(contract))
     train = None if plan.train is None else sources.train_source(plan.train.loader, supplied, place)
     evals = {mode: sources.eval_sources(part, mode, supplied, place) for mode, part in _evaluations(plan)}
     metrics = {mode: _metrics(part, mode, supplied) for mode, part in _evaluations(plan)}
     hooks = {h.place: _user_hook(h) for h in plan.hooks if isinstance(h.hook, UserHook)}
-    made = Built(model, contract, train, evals, metrics, supplied.get("optimizer"), hooks, Facts(), preprocessor)
-    return evolve(made, facts=_observed(plan, made))
+    made = Built(
+        model, contract, train, evals, metrics, supplied.get("optimizer"), hooks, Facts(), preprocessor
+    )
+    return evolve(made, facts=observed(plan, made))
 
 
 def observed_by_building(plan: Plan) -> dict[str, Any]:
@@ -112,7 +117,9 @@ def _model(plan: Plan, supplied: dict[str, Any], preprocessor: Any) -> nn.Module
         model = building.build(plan.model, ("model",), **({preprocessing.KEY: preprocessor} if taken else {}))
     if not isinstance(model, nn.Module):
         text = f"is a {type(model).__name__}, not a torch.nn.Module."
-        raise ConfigError([problem("FK011", ("model",), text, "Name a Module class or a function returning one.")])
+        raise ConfigError(
+            [problem("FK011", ("model",), text, "Name a Module class or a function returning one.")]
+        )
     if hasattr(model, "init_weights") and (plan.mode == "train" or plan.config.init_weights_for_test_or_val):
         model.init_weights()
     return model
@@ -128,7 +135,9 @@ def _metrics(part: Evaluation, mode: str, supplied: dict[str, Any]) -> list[tupl
             metric = building.build(planned.metric, (f"{mode}_evaluator", planned.name))
         if not (hasattr(metric, "update") and hasattr(metric, "compute")) and not hasattr(metric, "process"):
             text = f"{type(metric).__name__} has neither update and compute nor process and evaluate."
-            raise ConfigError([problem("FK013", (f"{mode}_evaluator", planned.name), text, "Use a torchmetrics metric.")])
+            raise ConfigError(
+                [problem("FK013", (f"{mode}_evaluator", planned.name), text, "Use a torchmetrics metric.")]
+            )
         made.append((planned.name, metric))
     return made
 
@@ -146,60 +155,6 @@ def _user_hook(planned: PlannedHook) -> Any:
     return hook
 
 
-def _listens(hook: Any, stage: str) -> bool:
-    """Whether the class itself defines the stage; a base class's empty default does not count."""
-    method = getattr(type(hook), stage, None) or getattr(hook, stage, None)
-    return callable(method) and not str(getattr(method, "__module__", "")).startswith("mmengine.")
-
-
-def _observed(plan: Plan, built: Built) -> Facts:
-    hooks = tuple(
-        HookFact(place=place, stages=tuple(s for s in STAGES if _listens(hook, s)), priority=_priority(hook))
-        for place, hook in built.user_hooks.items()
-    )
-    counts: dict[str, Any] = {
-        f"{mode}_samples": tuple(None if isinstance(loader, Supplied) else len(_dataset(source)) for _, source, loader, _ in built.evals[mode])
-        for mode in built.evals
-    }
-    if plan.train is not None:
-        counts |= _train_counts(plan, built)
-    if built.optimizer is not None:
-        counts["parameter_groups"] = parameters.observed_groups(built.optimizer)
-    return Facts(parameters=tuple(parameters.observed(built.model)), hooks=hooks or None, **counts)
-
-
-def _priority(hook: Any) -> int | str | None:
-    own = getattr(hook, "priority", None)
-    return own if type(own) in (int, str) else None
-
-
-def _dataset(source: Any) -> Any:
-    return source.dataset if isinstance(source, TorchLoader) else source
-
-
-def _train_counts(plan: Plan, built: Built) -> dict[str, Any]:
-    assert plan.train is not None
-    iterable = isinstance(plan.train.loader, DataLoader) and sources.only_iterates(_dataset(built.train))
-    if not iterable and not is_opaque(plan.train.loader):
-        return {"train_samples": len(built.train)}
-    counts: dict[str, Any] = {"train_batches": _length(built.train), "train_iterable": iterable or None}
-    if isinstance(plan.train.loader, DataLoader):
-        size = getattr(getattr(built.train, "batch_sampler", None), "batch_size", None)
-        counts["train_batch_size"] = size if plan.train.loader.batch_size is None and type(size) is int else None
-    else:
-        size = getattr(built.train, "batch_size", None)
-        first = built.train[0] if isinstance(built.train, list | tuple) and built.train else None
-        counts["train_batch_size"] = size if type(size) is int else None if first is None else data.batch_size(first)
-    return counts
-
-
-def _length(loader: Any) -> int | None:
-    try:
-        return len(loader)
-    except TypeError:  # torch's own of a dataset that has none
-        return None
-
-
 def assemble(run: Run, built: Built, console: Console, writer: CheckpointWriter) -> list[Any]:
     """Strategy, optimizer, hooks, evaluation feeds, in that order; returns the sinks to close."""
     plan = run.plan
@@ -211,7 +166,9 @@ def assemble(run: Run, built: Built, console: Console, writer: CheckpointWriter)
     if plan.optimizer is not None and plan.mode == "train":
         run.optim_wrapper = OptimWrapper(_optimizer(plan, built), run.strategy, plan.optimizer, run.device)
     sinks = _sinks(run)
-    run.stages = Stages(run, [(_hook(run, h, built, sinks, console, writer), *_called(h, plan)) for h in plan.hooks])
+    run.stages = Stages(
+        run, [(_hook(run, h, built, sinks, console, writer), *_called(h, plan)) for h in plan.hooks]
+    )
     run.eval_feeds = {mode: _feeds(run, part, mode, built) for mode, part in _evaluations(plan)}
     diverge(plan, run.group.rank)
     return sinks
@@ -224,7 +181,9 @@ def _called(planned: PlannedHook, plan: Plan) -> tuple[tuple[str, ...], bool]:
     return planned.stages or (), isinstance(planned.hook, Logger | Checkpoint) and plan.mode == "train"
 
 
-def _hook(run: Run, planned: PlannedHook, built: Built, sinks: list[Any], console: Console, writer: CheckpointWriter) -> Any:
+def _hook(
+    run: Run, planned: PlannedHook, built: Built, sinks: list[Any], console: Console, writer: CheckpointWriter
+) -> Any:
     spec = planned.hook
     if isinstance(spec, UserHook):
         return built.user_hooks[planned.place]
@@ -249,16 +208,23 @@ def _optimizer(plan: Plan, built: Built) -> torch.optim.Optimizer:
 
 
 def _sinks(run: Run) -> list[Any]:
-    wanted = "TensorboardVisBackend" in run.plan.logging.backends and run.rank == 0 and run.log_dir is not None
+    wanted = (
+        "TensorboardVisBackend" in run.plan.logging.backends and run.rank == 0 and run.log_dir is not None
+    )
     visualizer = run.plan.config.visualizer
     name = (visualizer.name if visualizer is not None else None) or "tensorboard"
     return [TensorBoardSink(run.log_dir / name)] if wanted and run.log_dir is not None else []
 
 
 def _feeds(run: Run, part: Evaluation, mode: str, built: Built) -> list[tuple[EvalFeed, Metrics]]:
-    named = [(name, metric.to(run.device) if hasattr(metric, "to") else metric) for name, metric in built.metrics[mode]]
+    named = [
+        (name, metric.to(run.device) if hasattr(metric, "to") else metric)
+        for name, metric in built.metrics[mode]
+    ]
     metrics, feeds = Metrics(named), []
-    for i, (planned, (name, source, loader, path)) in enumerate(zip(part.loaders, built.evals[mode], strict=True)):
+    for i, (planned, (name, source, loader, path)) in enumerate(
+        zip(part.loaders, built.evals[mode], strict=True)
+    ):
         if planned.order is None or isinstance(loader, Supplied):
             count = len(source) if hasattr(source, "__len__") else 2**62
             count = count if part.max_batches is None else min(count, part.max_batches)
@@ -289,15 +255,20 @@ def _training_batches(run: Run, built: Built) -> Iterator[Any]:
     if isinstance(loader, Supplied) or order is None:
         hook = next((h for h in run.stages.hooks if isinstance(h, SamplerSeedHook)), None)
         tell = (lambda epoch: hook.set_epoch(built.train, epoch)) if hook is not None else (lambda _: None)
-        length, per = plan.timeline.epoch_length if plan.timeline.by_epoch else None, plan.batching.per_iteration or 1
-        run.replay = data.Replay(built.train, plan.facts.train_batches if length is None else length * per, tell)
+        length, per = (
+            plan.timeline.epoch_length if plan.timeline.by_epoch else None,
+            plan.batching.per_iteration or 1,
+        )
+        run.replay = data.Replay(
+            built.train, plan.facts.train_batches if length is None else length * per, tell
+        )
         return run.replay.stream(start * per, run.replay_from)
     chosen = order
     collate = data.collate_of(loader, ("train_dataloader",), _default_collate(built.contract))
-    seed = derived_seed(plan.environment.seed or 0, run.rank if plan.environment.diff_rank_seed else 0, 0xDA7A)
+    seed = derived_seed(
+        plan.environment.seed or 0, run.rank if plan.environment.diff_rank_seed else 0, 0xDA7A
+    )
     return iter(data.batches(
         built.train, loader, collate, lambda: data.train_keys(plan, chosen, start, run.rank), plan.environment, seed,
         ("train_dataloader",),
     ))  # fmt: skip
-
-

@@ -83,7 +83,11 @@ def build_dataset(loader: DataLoader, path: Path, supplied: Any) -> Any:
     Raises:
         ConfigError: it can neither be counted nor be iterated.
     """
-    dataset = supplied if isinstance(loader.dataset, Supplied) else building.build(loader.dataset, (*path, "dataset"))
+    dataset = (
+        supplied
+        if isinstance(loader.dataset, Supplied)
+        else building.build(loader.dataset, (*path, "dataset"))
+    )
     if not hasattr(dataset, "__len__") and not isinstance(dataset, IterableDataset):
         text = f"{type(dataset).__name__} has no length and is no torch IterableDataset."
         raise ConfigError([problem("FK013", (*path, "dataset"), text, "Give it __len__ and __getitem__.")])
@@ -174,7 +178,9 @@ class Replay:
     reads past what was trained on, and goes on with the streams of the checkpoint.
     """
 
-    def __init__(self, loader: Iterable[Any], per_epoch: int | None, set_epoch: Callable[[int], None]) -> None:
+    def __init__(
+        self, loader: Iterable[Any], per_epoch: int | None, set_epoch: Callable[[int], None]
+    ) -> None:
         self.loader, self.per_epoch, self.set_epoch = loader, per_epoch, set_epoch
         self.generators = list(_generators(loader))
         self.epoch = self.seen = 0
@@ -202,7 +208,10 @@ class Replay:
             if resumes and state is not None:
                 restore_rng(state["at_start"]["rng"])
                 self._rewind(state["at_start"]["generators"])
-            self.at_start = {"rng": rng_state(), "generators": [generator.get_state() for generator in self.generators]}
+            self.at_start = {
+                "rng": rng_state(),
+                "generators": [generator.get_state() for generator in self.generators],
+            }
             yield from self._one_pass(skip, now if resumes else None)
             skip = max(0, skip - self.seen) if not self.per_epoch else 0
             state, self.epoch = None, self.epoch + 1
@@ -229,7 +238,12 @@ class Replay:
 def _generators(loader: Any) -> Iterator[torch.Generator]:
     """The torch generators that a loader and its samplers draw from, each once."""
     batch_sampler = getattr(loader, "batch_sampler", None)
-    owners = (loader, getattr(loader, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None))
+    owners = (
+        loader,
+        getattr(loader, "sampler", None),
+        batch_sampler,
+        getattr(batch_sampler, "sampler", None),
+    )
     found = [getattr(owner, "generator", None) for owner in owners]
     yield from {id(one): one for one in found if isinstance(one, torch.Generator)}.values()
 
@@ -266,7 +280,11 @@ def batch_size(batch: Any) -> int:
         if type(batch) is torch.Tensor:
             shape = batch.shape
             return shape[0] if shape else 1
-        if type(batch) in (tuple, list) and batch and isinstance(batch[0], torch.Tensor | Mapping | tuple | list):
+        if (
+            type(batch) in (tuple, list)
+            and batch
+            and isinstance(batch[0], torch.Tensor | Mapping | tuple | list)
+        ):
             if inner and type(batch) is list:
                 return len(batch)
             batch, inner = batch[0], True

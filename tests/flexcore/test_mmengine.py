@@ -57,6 +57,12 @@ UNSEEN: tuple[tuple[str, str, str, str], ...] = (
     ("a floor beside OneCycleLR", "is a ratio of eta_max / div_factor", "is a ratio of the group's own base value",
      "The base value is what the config says."),
     ("OneCycleLR after total_steps", "stops the run with an error", "holds the last value", "The run was planned longer."),
+    ("DumpResults", "pickles what one rank collects", "writes .safetensors or .jsonl, merged from every rank",
+     "Reading a pickle executes it."),
+    ("a data_preprocessor", "reaches models that take it", "reaches them, and is applied by the run before any other model",
+     "No setting is without effect."),
+    ("persistent_workers with an order of one's own", "keeps workers", "starts them anew for each pass",
+     "A resume cannot know the random streams of workers that live on."),
     ("ReduceOnPlateauLR beside another schedule", "lowers the value, not the other's floor", "scales value and floor",
      "The reduced curve is the planned one, scaled."),
     ("ExponentialLR with convert_to_iter_based", "applies gamma at each iteration", "applies gamma over each epoch",
@@ -232,7 +238,8 @@ def test_micro_batches():
     assert supplied.batching.micro_batch_size == 4
     assert codes(base(train_dataloader={"dataset": "pkg:D"})) == {"FD001"}
     sampler = {"type": "B", "batch_size": 5}
-    assert planned(train_dataloader={"dataset": "pkg:D", "batch_sampler": sampler}).batching.micro_batch_size == 5
+    made = planned(train_dataloader={"dataset": "pkg:D", "batch_sampler": sampler})
+    assert made.batching.micro_batch_size == 5
 
 
 # --- o04, o05: LR scaling and totals -------------------------------------------------------------

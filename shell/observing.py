@@ -1,0 +1,78 @@
+"""What built objects show, as Facts: parameters, hooks and counts. Nothing is built here."""
+
+from typing import TYPE_CHECKING, Any
+
+from torch.utils.data import DataLoader as TorchLoader
+
+from flexcore.batching import is_opaque
+from flexcore.components import Supplied
+from flexcore.config import DataLoader
+from flexcore.facts import Facts, HookFact
+from flexcore.hooks import STAGES
+from flexcore.run_plan import Plan
+from shell import data, parameters, sources
+
+if TYPE_CHECKING:
+    from shell.assembling import Built
+
+
+def _listens(hook: Any, stage: str) -> bool:
+    """Whether the class itself defines the stage; a base class's empty default does not count."""
+    method = getattr(type(hook), stage, None) or getattr(hook, stage, None)
+    return callable(method) and not str(getattr(method, "__module__", "")).startswith("mmengine.")
+
+
+def observed(plan: Plan, built: "Built") -> Facts:
+    """Parameters, hooks and counts, as the live objects show them."""
+    hooks = tuple(
+        HookFact(place=place, stages=tuple(s for s in STAGES if _listens(hook, s)), priority=_priority(hook))
+        for place, hook in built.user_hooks.items()
+    )
+    counts: dict[str, Any] = {
+        f"{mode}_samples": tuple(
+            None if isinstance(loader, Supplied) else len(_dataset(source))
+            for _, source, loader, _ in built.evals[mode]
+        )
+        for mode in built.evals
+    }
+    if plan.train is not None:
+        counts |= _train_counts(plan, built)
+    if built.optimizer is not None:
+        counts["parameter_groups"] = parameters.observed_groups(built.optimizer)
+    return Facts(parameters=tuple(parameters.observed(built.model)), hooks=hooks or None, **counts)
+
+
+def _priority(hook: Any) -> int | str | None:
+    own = getattr(hook, "priority", None)
+    return own if type(own) in (int, str) else None
+
+
+def _dataset(source: Any) -> Any:
+    return source.dataset if isinstance(source, TorchLoader) else source
+
+
+def _train_counts(plan: Plan, built: "Built") -> dict[str, Any]:
+    assert plan.train is not None
+    iterable = isinstance(plan.train.loader, DataLoader) and sources.only_iterates(_dataset(built.train))
+    if not iterable and not is_opaque(plan.train.loader):
+        return {"train_samples": len(built.train)}
+    counts: dict[str, Any] = {"train_batches": _length(built.train), "train_iterable": iterable or None}
+    if isinstance(plan.train.loader, DataLoader):
+        size = getattr(getattr(built.train, "batch_sampler", None), "batch_size", None)
+        counts["train_batch_size"] = (
+            size if plan.train.loader.batch_size is None and type(size) is int else None
+        )
+    else:
+        size = getattr(built.train, "batch_size", None)
+        first = built.train[0] if isinstance(built.train, list | tuple) and built.train else None
+        counts["train_batch_size"] = (
+            size if type(size) is int else None if first is None else data.batch_size(first)
+        )
+    return counts
+
+
+def _length(loader: Any) -> int | None:
+    try:
+        return len(loader)
+    except TypeError:  # torch's own of a dataset that has none
+        return None
