@@ -82,7 +82,8 @@ def compared(segments: Sequence[Segment]) -> Comparison:
         ("iterations", sum(len(part.steps) for part in kept)), ("validations", len(checks)),
         ("saves", len(saved)), ("starts", len(segments)),
     )  # fmt: skip
-    return Comparison(counts=counts, differences=tuple(found), finished=done or early, reason=stop and stop["reason"])
+    reason = stop and stop["reason"]
+    return Comparison(counts=counts, differences=tuple(found), finished=done or early, reason=reason)
 
 
 @frozen

@@ -115,7 +115,8 @@ def _published(hook: Checkpoint, path: Path) -> Iterator[Problem]:
     for key in as_tuple(hook.published_keys):
         if key not in PUBLISHED:
             text = f"{shown(key)} is nothing a checkpoint holds."
-            yield problem("FK020", path, text, did_you_mean(key, PUBLISHED).strip() or f"Known: {', '.join(PUBLISHED)}.")
+            guess = did_you_mean(key, PUBLISHED).strip() or f"Known: {', '.join(PUBLISHED)}."
+            yield problem("FK020", path, text, guess)
         elif key == "optimizer" and not hook.save_optimizer:
             text = "names the optimizer, which save_optimizer=False leaves out."
             yield problem("FK019", path, text, "Set save_optimizer=True, or leave it out.")
