@@ -235,30 +235,6 @@ class Store:
         manifests.sync_directory(self._root)
         return final
 
-    def publish(self, name: str, stems: tuple[str, ...]) -> pathlib.Path:
-        """Tensor files of a standing checkpoint as one `<name>-<first 8 of its SHA-256>.safetensors` beside it.
-
-        Tensors of the model keep their names, those of other files begin with the file's. A file there is replaced.
-
-        Raises:
-            DamagedCheckpoint, OSError: nothing was written.
-        """
-        loaded = self.load(self._root / name)
-        tensors = {
-            key if stem == "model" else f"{stem}.{key}": tensor
-            for stem in stems if stem in loaded.stems for key, tensor in loaded.tensors(stem).items()
-        }  # fmt: skip
-        temporary = self._root / f"{manifests.TEMPORARY}{name}-published-{self._run_id}"
-        _delete(temporary)
-        try:
-            record = _write_file(temporary, _chunks(tensors))
-            final = self._root / f"{name}-{record.sha256[:8]}{manifests.SUFFIX}"
-            temporary.rename(final)
-        finally:
-            _delete(temporary)
-        manifests.sync_directory(self._root)
-        return final
-
     def load(self, path: Path) -> Loaded:
         """Verify the checkpoint at `path`, in this store or anywhere; DamagedCheckpoint before any tensor is read."""
         manifest = manifests.read(pathlib.Path(path))

@@ -171,21 +171,6 @@ def _load_averages(run: Run, loaded: Loaded) -> None:
         run.logger.warning("EMAHook: %s holds no averaged weights; its own are used", loaded.manifest.path)
     else:
         averaging[0].load_state_dict(found)
-    _load_averages(run, loaded)
-
-
-def _load_averages(run: Run, loaded: Loaded) -> None:
-    """An evaluation with an EMAHook takes the checkpoint's averages along."""
-    averaging = [hook for hook in run.stages.hooks if isinstance(hook, EMAHook)]
-    if run.plan.mode == "train" or not averaging:
-        return
-    state = loaded.manifest.fields.get("state", {}).get("hooks", {})
-    hooks = join(state, loaded.tensors("hooks") if "hooks" in loaded.stems else {})
-    found = next((one for one in hooks.values() if isinstance(one, Mapping) and one.get("averaged")), None)
-    if found is None:
-        run.logger.warning("EMAHook: %s holds no averaged weights; its own are used", loaded.manifest.path)
-    else:
-        averaging[0].load_state_dict(found)
 
 
 def _portable(tree: dict[str, Any]) -> Any:

@@ -103,29 +103,6 @@ class CheckpointHook:
         else:
             self.writer.publish(run, name, saving.published)
 
-    def end(self, run: Run, reason: str | None, *, finished: bool) -> None:
-        """What is saved, settled and published as training ends; nothing after what is not finite."""
-        if reason == "nonfinite":
-            return
-        if finished or (reason == "early_stopping" and run.saved_at == run.completed):
-            self.settle(run)
-        else:
-            self.save_stopped(run)
-        if finished or reason == "early_stopping":
-            self.publish(run)
-
-    def publish(self, run: Run) -> None:
-        """The best checkpoint of the first metric watched, else the last one, as one file to hand on."""
-        saving = run.plan.saving
-        if saving is None or not saving.published:
-            return
-        best = [self.best[entry.key or next(iter(self.best))][1] for entry in saving.best if (entry.key or next(iter(self.best), None)) in self.best]
-        name = next(iter([*best, *self.stopped, *reversed(self.standing)]), None)
-        if name is None:
-            run.logger.warning("published_keys: no checkpoint stands to be published")
-        else:
-            self.writer.publish(run, name, saving.published)
-
     def save_stopped(self, run: Run) -> None:
         """The state at an orderly stop, unless this very iteration was saved already."""
         if run.saved_at == run.completed:
