@@ -196,6 +196,7 @@ def _logging(config: Config, hooks: tuple[PlannedHook, ...]) -> Logging:
     return Logging(
         interval=logger.interval if logger is not None else None,
         ignore_last=logger.ignore_last if logger is not None else True,
+        mean_pattern=config.log_processor.mean_pattern,
         window=config.log_processor.window_size, digits=config.log_processor.num_digits, level=config.log_level,
         backends=tuple(dict.fromkeys(("LocalVisBackend", *names))),
     )  # fmt: skip

@@ -233,7 +233,8 @@ class Saving:
 class Logging:
     """What is printed and recorded: every `interval` iterations, means over `window` of them.
 
-    interval None: the logger hook was removed; nothing is printed while training.
+    interval None: the logger hook was removed; nothing is printed while training. mean_pattern: a regular
+    expression; a value whose name it is not found in is shown as it was last. None: means of all.
     """
 
     interval: int | None
@@ -242,6 +243,7 @@ class Logging:
     digits: int
     level: str
     backends: tuple[str, ...]
+    mean_pattern: str | None = None
 
 
 @frozen(kw_only=True)

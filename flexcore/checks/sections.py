@@ -1,6 +1,7 @@
 """Rules between sections: groups that belong together, exclusive keys, ranges of plain numbers and names."""
 
 import math
+import re
 from collections.abc import Iterator
 
 from flexcore.components import Component, Data
@@ -58,6 +59,7 @@ def ranges(config: Config, _: Facts, __: frozenset[str]) -> Iterator[Problem]:
     for path, value, least in at_least:
         yield from _at_least(path, value, least)
     yield from _positive(("env_cfg", "dist_cfg", "timeout"), config.env_cfg.dist_cfg.timeout)
+    yield from _pattern(("log_processor", "mean_pattern"), config.log_processor.mean_pattern)
     seed = config.randomness.seed
     if seed is not None and seed >= 2**32:
         yield problem(
@@ -66,6 +68,14 @@ def ranges(config: Config, _: Facts, __: frozenset[str]) -> Iterator[Problem]:
     if config.format_version > 1:
         text = f"is {config.format_version}; this release reads format 1."
         yield problem("FK020", ("format_version",), text, "Update flexcore or write format_version=1.")
+
+
+def _pattern(path: Path, value: str | None) -> Iterator[Problem]:
+    try:
+        re.compile(value or "")
+    except (re.error, OverflowError, RecursionError) as error:
+        text = f"is not a regular expression: {shown(value)}: {error}."
+        yield problem("FK020", path, text, "Correct the pattern.")
 
 
 def _loop_ranges(config: Config) -> Iterator[Problem]:

@@ -15,7 +15,6 @@ BUILT: dict[tuple[str, str], tuple[object, ...]] = {
     ("optim_wrapper", "use_fsdp"): (False,),
     ("log_processor", "custom_cfg"): (None,),
     ("log_processor", "log_with_hierarchy"): (False,),
-    ("log_processor", "mean_pattern"): (None,),
 }
 
 

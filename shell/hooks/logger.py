@@ -1,5 +1,6 @@
 """Prints and records training values at the planned points, and every evaluation's metrics."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -58,11 +59,17 @@ def training_values(run: Run) -> dict[str, float]:
     for outputs in run.recent:
         for name, value in outputs.items():
             columns.setdefault(name, []).append(value)
-    values = {name: mean(column) for name, column in columns.items()}
+    pattern = run.plan.logging.mean_pattern
+    values = {name: mean(smoothed(pattern, name, column)) for name, column in columns.items()}
     if run.optim_wrapper.gradient_norm is not None:
         values["grad_norm"] = float(run.optim_wrapper.gradient_norm)
-    values.update({name: mean(list(kept)) for name, kept in run.custom.items()})
+    values.update({name: mean(smoothed(pattern, name, list(kept))) for name, kept in run.custom.items()})
     return {name: value for name, value in values.items() if value is not None}
+
+
+def smoothed(pattern: str | None, name: str, column: list[Any]) -> list[Any]:
+    """What the mean is taken of: the window, or the last value alone where mean_pattern leaves the name out."""
+    return column if pattern is None or re.search(pattern, name) else column[-1:]
 
 
 def mean(values: list[Any]) -> float | None:

@@ -348,7 +348,6 @@ CASES: dict[str, tuple[Any, Facts, list[str]]] = {
             log_processor={
                 "custom_cfg": {},
                 "log_with_hierarchy": True,
-                "mean_pattern": "x",
                 "by_epoch": False,
             },
             val_dataloader=L(num_batch_per_epoch=3),
@@ -362,7 +361,6 @@ CASES: dict[str, tuple[Any, Facts, list[str]]] = {
             "val_dataloader.num_batch_per_epoch: 3 is understood but not built yet. Remove it; nothing is silently ignored. [FK014]",
             "log_processor.custom_cfg: {} is understood but not built yet. Remove it; nothing is silently ignored. [FK014]",
             "log_processor.log_with_hierarchy: True is understood but not built yet. Remove it; nothing is silently ignored. [FK014]",
-            "log_processor.mean_pattern: 'x' is understood but not built yet. Remove it; nothing is silently ignored. [FK014]",
             "log_processor.by_epoch: False is understood but not built yet. Remove it; nothing is silently ignored. [FK014]",
             "default_hooks.logger.log_metric_by_epoch: False is understood but not built yet. Remove it; nothing is silently ignored. [FK014]",
         ],
@@ -587,6 +585,13 @@ CASES: dict[str, tuple[Any, Facts, list[str]]] = {
         [
             "train_dataloader.batch_size: is missing, and global_batch_size with accumulative_counts does not fix it. Set batch_size: samples per rank and micro-batch. [FD001]",
             "val_dataloader.a.batch_size: is missing. Set batch_size: samples per rank and batch. [FD001]",
+        ],
+    ),
+    "FK020 pattern": (
+        base(log_processor={"mean_pattern": "lo(ss"}),
+        KNOWN,
+        [
+            "log_processor.mean_pattern: is not a regular expression: 'lo(ss': missing ), unterminated subpattern at position 2. Correct the pattern. [FK020]",
         ],
     ),
     "FC010 visualizer": (

@@ -252,3 +252,18 @@ def test_auto_runs_as_ddp_on_two_ranks(tmp_path):
     cfg = short(tmp_path, strategy="auto")
     assert [r["iter"] for r in run_ranks(2, toys.trained_rank, cfg)] == [5, 5]
     assert toys.recorded(tmp_path, "start")[0]["world_size"] == 2
+
+
+def test_values_that_the_mean_pattern_leaves_out_are_shown_as_they_were_last(tmp_path):
+    """Losses are written step by step; the log line of iteration 8 shows their mean, or the eighth."""
+    shown = {}
+    for pattern in ("loss", "time"):
+        cfg = short(
+            tmp_path / pattern, log_processor=dict(mean_pattern=pattern, window_size=4),
+            default_hooks=dict(logger=dict(type="LoggerHook", interval=4)),
+            custom_hooks=[dict(type=f"{toys.HERE}:Losses")],
+        )  # fmt: skip
+        run_alone(toys.trained, cfg)
+        shown[pattern] = toys.recorded(tmp_path / pattern, "log")[1]["values"]["loss"]
+    losses = [float(line) for line in (tmp_path / "loss/losses.0").read_text().splitlines()]
+    assert shown == {"loss": pytest.approx(sum(losses[4:8]) / 4), "time": pytest.approx(losses[7])}
