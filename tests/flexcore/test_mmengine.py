@@ -65,6 +65,8 @@ UNSEEN: tuple[tuple[str, str, str, str], ...] = (
      "A resume cannot know the random streams of workers that live on."),
     ("ReduceOnPlateauLR beside another schedule", "lowers the value, not the other's floor", "scales value and floor",
      "The reduced curve is the planned one, scaled."),
+    ("a custom key in no parameter's name", "is ignored", "is refused", "It changes nothing, so it is a mistake."),
+    ("RMSNorm under norm_decay_mult", "is no norm", "is a norm", "It is one."),
     ("ExponentialLR with convert_to_iter_based", "applies gamma at each iteration", "applies gamma over each epoch",
      "The curve is the same one."),
     ("by_epoch of schedules and CheckpointHook", "True", "follows the training loop", "An iteration loop has no epochs."),
