@@ -29,7 +29,11 @@ def _groups(
     optimizer, settings = wrapper.optimizer, wrapper.paramwise_cfg
     if isinstance(optimizer, Component) and settings not in (None, Paramwise()):
         assert settings is not None
-        found = () if facts.parameters is None else groups(settings, optimizer, facts.parameters, params, scale or 1.0)
+        found = (
+            ()
+            if facts.parameters is None
+            else groups(settings, optimizer, facts.parameters, params, scale or 1.0)
+        )
         return found or (Group(values=tuple((param, None) for param in params)),)
     seen: tuple[GroupFact | None, ...] = facts.parameter_groups or (None,)
     return tuple(_group(optimizer, params, fact, scale) for fact in seen)
@@ -38,7 +42,9 @@ def _groups(
 def waits_for_parameters(config: Config, facts: Facts) -> bool:
     """Whether the groups are those of paramwise_cfg and the model has not been looked at."""
     wrapper = config.optim_wrapper
-    return wrapper is not None and wrapper.paramwise_cfg not in (None, Paramwise()) and facts.parameters is None
+    return (
+        wrapper is not None and wrapper.paramwise_cfg not in (None, Paramwise()) and facts.parameters is None
+    )
 
 
 def _group(

@@ -77,4 +77,8 @@ def _groups(planned: Optimizer, named: Mapping[str, nn.Parameter]) -> Iterator[d
         base = {
             key: value for key, value in group.values if key in ("lr", "weight_decay") and value is not None
         }
-        yield {"params": [named[name] for name in group.params or ()], **base, **thaw(group.options or Data())}
+        yield {
+            "params": [named[name] for name in group.params or ()],
+            **base,
+            **thaw(group.options or Data()),
+        }
