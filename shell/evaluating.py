@@ -35,6 +35,7 @@ def evaluate(run: Run, part: Evaluation, mode: str) -> dict[str, float]:
     streams, modes = rng_state(), [(module, module.training) for module in run.called.modules()]
     run.stages.call(f"before_{mode}")
     run.stages.call(f"before_{mode}_epoch")
+    run.strategy.share_buffers()
     run.called.eval()
     values: dict[str, float] = {}
     sizes = []

@@ -80,6 +80,13 @@ def train(run: Run, stopper: Stopper) -> str:
     return "done" if finished or reason is None else reason
 
 
+def save_wanted(run: Run) -> None:
+    """The checkpoint a hook asked for in this very iteration, if its window closes here."""
+    for hook in run.stages.hooks:
+        if isinstance(hook, CheckpointHook):
+            hook.save_wanted(run, run.completed)
+
+
 def _length(run: Run) -> int:
     assert run.plan.timeline is not None and run.plan.timeline.epoch_length is not None
     return run.plan.timeline.epoch_length
@@ -154,6 +161,8 @@ class Iterations:
             if done < due and run.wanted_checkpoint is None:
                 for method in every:
                     method(run, batch_idx=i - base, data_batch=batch, outputs=outputs)
+                if run.wanted_checkpoint is not None:
+                    save_wanted(run)
             else:
                 for method in full:
                     method(run, batch_idx=i - base, data_batch=batch, outputs=outputs)

@@ -26,6 +26,7 @@ class CheckpointWriter:
         planned: bool,
     ) -> bool:  # fmt: skip
         """Whether the checkpoint stands, on every rank alike. planned: by the plan, not by a signal or a hook's wish."""
+        run.stages.call("before_save_checkpoint", checkpoint={"name": name, "iter": done, "validated": validated, "best": best})
         own = run.group.gather([_portable(rng_state()), None if run.replay is None else _portable(run.replay.state_dict())])
         saved = True
         if self.store is not None:

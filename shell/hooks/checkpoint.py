@@ -43,7 +43,13 @@ class CheckpointHook:
         assert clock is not None
         if done == self.due and not (clock.by_epoch and clock.epoch_length and done % clock.epoch_length == 0):
             self._save_due(run, done)
-        if run.wanted_checkpoint is not None and closes(clock, run.iter):
+        self.save_wanted(run, done)
+
+    def save_wanted(self, run: Run, done: int) -> None:
+        """The checkpoint a hook asked for, as soon as an optimizer update closes its window."""
+        clock = run.plan.timeline
+        assert clock is not None
+        if run.wanted_checkpoint is not None and closes(clock, done - 1):
             self.save(run, run.wanted_checkpoint, done, validated=False, planned=False)
             run.wanted_checkpoint = None
 

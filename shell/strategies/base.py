@@ -13,7 +13,7 @@ Named = Iterable[tuple[str, nn.Parameter]]
 
 
 class Strategy(Protocol):
-    """Seven verbs. One file implements each strategy; the loop knows no other difference."""
+    """Eight verbs. One file implements each strategy; the loop knows no other difference."""
 
     def prepare(self, model: nn.Module, *, self_stepping: bool) -> nn.Module:
         """The model to call: moved and wrapped, equal on every rank. self_stepping: it has a train_step."""
@@ -29,6 +29,12 @@ class Strategy(Protocol):
 
     def step(self, optimizer: torch.optim.Optimizer) -> None:
         """Apply the gradients and clear them."""
+
+    def share_buffers(self) -> None:
+        """Before an evaluation: every rank's buffers as rank 0's, whose are saved.
+
+        So what a rank's own batch-norm statistics were never shows, in a metric or after a resume.
+        """
 
     def save_state(self) -> Mapping[str, torch.Tensor]:
         """Parameters and buffers by name."""

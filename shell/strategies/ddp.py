@@ -72,6 +72,10 @@ class DDPStrategy:
         optimizer.step()
         optimizer.zero_grad()
 
+    def share_buffers(self) -> None:
+        for buffer in self.model.buffers():
+            dist.broadcast(buffer, src=0)
+
     def save_state(self) -> Mapping[str, torch.Tensor]:
         return self.model.state_dict()
 

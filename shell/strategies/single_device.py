@@ -37,6 +37,9 @@ class SingleDeviceStrategy:
         optimizer.step()
         optimizer.zero_grad()
 
+    def share_buffers(self) -> None:
+        """Nobody to share with."""
+
     def save_state(self) -> Mapping[str, torch.Tensor]:
         return self.model.state_dict()
 

@@ -30,9 +30,10 @@ def test_every_planned_strategy_and_hook_has_its_executor():
 
 
 @pytest.mark.parametrize("spec", STRATEGIES)
-def test_an_executor_has_the_protocols_seven_verbs(spec):
+def test_an_executor_has_the_protocols_verbs(spec):
     made = executor(spec(), CPU)
-    for verb in ("prepare", "backward", "accumulating", "clip_gradients", "step", "save_state", "load_state"):
+    for verb in ("prepare", "backward", "accumulating", "clip_gradients", "step", "share_buffers", "save_state",
+                 "load_state"):  # fmt: skip
         assert callable(getattr(made, verb))
 
 
@@ -245,3 +246,22 @@ def test_facts_go_round_and_what_differs_is_named(ranks):
 
 def test_one_ranks_failure_ends_them_all_with_its_code(ranks):
     assert [told["apart"] for told in ranks] == [("rank 1 failed: ", 2), "own"]
+
+
+def _statistics(rank: int) -> list[float]:
+    """Train batch norm on other data per rank, share before an evaluation, and tell the running means."""
+    with joined("pytorch", "gloo", 30):
+        strategy = executor(flexcore.strategies.DDP(), CPU)
+        called = strategy.prepare(nn.Sequential(nn.BatchNorm1d(2), nn.Linear(2, 1)), self_stepping=False)
+        called(torch.full((4, 2), float(rank)) + torch.arange(8.0).reshape(4, 2)).sum().backward()
+        before = called.module[0].running_mean.tolist()
+        strategy.share_buffers()
+        return [*before, *called.module[0].running_mean.tolist()]
+
+
+def test_an_evaluation_uses_the_buffers_that_are_saved():
+    """Ranks gather statistics of their own while training; rank 0's are what an evaluation and a resume see."""
+    first, second = run_ranks(2, _statistics)
+    assert first[:2] == first[2:]
+    assert second[:2] != first[:2]
+    assert second[2:] == first[2:]
