@@ -134,10 +134,8 @@ def is_given(plan: Plan, key: str) -> bool:
             data = data[step]
         elif isinstance(data, list | tuple) and step.isdigit() and int(step) < len(data):
             data = data[int(step)]
-        elif step == "by_epoch" and isinstance(data, dict) and "type" in data:
-            return True
         else:
-            return False
+            return bool(step == "by_epoch" and isinstance(data, dict) and "type" in data)
     return True
 
 

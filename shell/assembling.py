@@ -222,7 +222,7 @@ def _feeds(run: Run, part: Evaluation, mode: str, built: Built) -> list[tuple[Ev
         for name, metric in built.metrics[mode]
     ]
     metrics, feeds = Metrics(named), []
-    for i, (planned, (name, source, loader, path)) in enumerate(
+    for i, (planned, (name, source, loader, _)) in enumerate(
         zip(part.loaders, built.evals[mode], strict=True)
     ):
         if planned.order is None or isinstance(loader, Supplied):
@@ -231,9 +231,9 @@ def _feeds(run: Run, part: Evaluation, mode: str, built: Built) -> list[tuple[Ev
             feeds.append((EvalFeed(name, source, count, count), metrics))
             continue
         own, total, keys = data.eval_keys(planned.order, run.rank, part.max_batches)
-        collate = data.collate_of(loader, path, _default_collate(built.contract))
+        collate = data.collate_of(loader, _default_collate(built.contract))
         seed = derived_seed(run.plan.environment.seed or 0, run.rank, 0xE7A1, i)
-        batches = data.batches(source, loader, collate, _again(keys), run.plan.environment, seed, path)
+        batches = data.batches(source, loader, collate, _again(keys), run.plan.environment, seed)
         file = None if part.predictions is None or run.log_dir is None else run.log_dir / part.predictions
         writer = None if file is None else Predictions(file, name, [indices for _, indices in keys[:own]])
         feeds.append((EvalFeed(name, batches, own, total, writer), metrics))
@@ -264,11 +264,10 @@ def _training_batches(run: Run, built: Built) -> Iterator[Any]:
         )
         return run.replay.stream(start * per, run.replay_from)
     chosen = order
-    collate = data.collate_of(loader, ("train_dataloader",), _default_collate(built.contract))
+    collate = data.collate_of(loader, _default_collate(built.contract))
     seed = derived_seed(
         plan.environment.seed or 0, run.rank if plan.environment.diff_rank_seed else 0, 0xDA7A
     )
     return iter(data.batches(
         built.train, loader, collate, lambda: data.train_keys(plan, chosen, start, run.rank), plan.environment, seed,
-        ("train_dataloader",),
     ))  # fmt: skip

@@ -61,7 +61,7 @@ def pseudo_collate(samples: list[Any]) -> Any:
     return samples
 
 
-def collate_of(loader: DataLoader, path: Path, default: Collate) -> Collate:
+def collate_of(loader: DataLoader, default: Collate) -> Collate:
     if loader.collate_fn is None:
         return default
     known: dict[str, Collate] = {"default_collate": default_collate, "pseudo_collate": pseudo_collate}
@@ -106,7 +106,7 @@ class _Stream:
 
 def batches(
     dataset: Any, loader: DataLoader, collate: Collate, keyed: Callable[[], Iterator[tuple[int, Sequence[int]]]],
-    env: Environment, seed: int, path: Path,
+    env: Environment, seed: int,
 ) -> Iterable[Any]:  # fmt: skip
     """Collated batches in the order `keyed` says, from worker processes if the loader has any."""
     source = Keyed(dataset, seed)

@@ -56,7 +56,7 @@ class Recorder:
 
     @property
     def total_samples(self) -> int:
-        """This rank's, since its process started."""
+        """What this rank used since its process started."""
         return self._written_samples + sum(self.samples)
 
     def event(self, kind: str, **fields: Any) -> None:

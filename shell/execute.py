@@ -17,8 +17,8 @@ from shell.checkpoints import DamagedCheckpoint, Loaded, Store
 from shell.environment import device_of, prepared
 from shell.evaluating import evaluate
 from shell.events import Recorder
-from shell.loggers.console import Console
 from shell.locking import work_dir_lock
+from shell.loggers.console import Console
 from shell.loops import Stopper, train
 from shell.results import CheckpointRefused, RunResult
 from shell.run import Run
@@ -109,9 +109,9 @@ def _recorded(plan: Plan, rank: int) -> Iterator[tuple[Recorder, Console]]:
         log_dir.mkdir(parents=True, exist_ok=True)
         if not plan.supplied:
             (log_dir / "plan.json").write_text(plan.to_json(indent=1), encoding="utf-8")
-    with Recorder(log_dir if rank == 0 else None) as recorder:
-        with Console(plan, rank, log_dir / "run.log" if rank == 0 else None) as console:
-            yield recorder, console
+    voice = Console(plan, rank, log_dir / "run.log" if rank == 0 else None)
+    with Recorder(log_dir if rank == 0 else None) as recorder, voice as console:
+        yield recorder, console
 
 
 def _conducted(run: Run, built: Built, console: Console, signals: StopSignals) -> RunResult:

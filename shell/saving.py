@@ -11,7 +11,15 @@ from shell.checkpoints import DamagedCheckpoint, Loaded, RemoveFailed, SaveFaile
 from shell.hooks.ema import EMAHook
 from shell.results import CheckpointRefused
 from shell.run import Run
-from shell.state_tensors import StateMismatch, join, optimizer_state, restore_optimizer, restore_rng, rng_state, split
+from shell.state_tensors import (
+    StateMismatch,
+    join,
+    optimizer_state,
+    restore_optimizer,
+    restore_rng,
+    rng_state,
+    split,
+)
 from shell.strategies.base import trainable
 
 

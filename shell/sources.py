@@ -91,7 +91,7 @@ def own_order(
     )
     return TorchLoader(
         dataset, num_workers=workers, pin_memory=loader.pin_memory,
-        prefetch_factor=loader.prefetch_factor, timeout=loader.timeout, collate_fn=data.collate_of(loader, path, place.collate),
+        prefetch_factor=loader.prefetch_factor, timeout=loader.timeout, collate_fn=data.collate_of(loader, place.collate),
         generator=torch.Generator().manual_seed(seed % 2**63), **extra, **_batching(loader, dataset, path, place, evaluates),
     )  # fmt: skip
 

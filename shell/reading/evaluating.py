@@ -33,7 +33,7 @@ Meaning = Callable[["Evaluator", Any], Any]
 class Evaluator:
     """One file's names and what is left to spend. `eval` is the only way into an expression."""
 
-    def __init__(  # noqa: PLR0917  # built in one place
+    def __init__(  # built in one place
         self,
         meanings: Mapping[type[ast.AST], Meaning],
         refused: Mapping[type[ast.AST], str],

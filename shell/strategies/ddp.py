@@ -65,7 +65,7 @@ class DDPStrategy:
     def accumulating(self) -> AbstractContextManager[Any]:
         return nullcontext() if self.wrapped is None else self.wrapped.no_sync()
 
-    def clip_gradients(self, clip: ClipGrad) -> torch.Tensor | None:
+    def clip_gradients(self, clip: ClipGrad) -> torch.Tensor | None:  # noqa: ARG002 - replaced by prepare
         raise AssertionError("prepare comes first")
 
     def step(self, optimizer: torch.optim.Optimizer) -> None:

@@ -30,7 +30,7 @@ class SingleDeviceStrategy:
     def accumulating(self) -> AbstractContextManager[Any]:
         return nullcontext()
 
-    def clip_gradients(self, clip: ClipGrad) -> torch.Tensor | None:
+    def clip_gradients(self, clip: ClipGrad) -> torch.Tensor | None:  # noqa: ARG002 - replaced by prepare
         raise AssertionError("prepare comes first")
 
     def step(self, optimizer: torch.optim.Optimizer) -> None:

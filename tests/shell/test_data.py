@@ -83,7 +83,7 @@ def fetched(workers, prefetch, start=0, seed=7):
     plan = plan_of(24)
     loader = DataLoader(dataset=Supplied(), batch_size=4, num_workers=workers, prefetch_factor=prefetch)
     batches = data.batches(
-        Noisy(), loader, list, lambda: keyed(start), plan.environment, seed, ("train_dataloader",)
+        Noisy(), loader, list, lambda: keyed(start), plan.environment, seed
     )
     return list(batches)
 
@@ -253,7 +253,7 @@ def told(worker_id, extra=0):
 
 def test_collate_is_the_named_one_with_its_arguments():
     def of(collate):
-        return data.collate_of(DataLoader(dataset=Supplied(), collate_fn=collate), (), list)
+        return data.collate_of(DataLoader(dataset=Supplied(), collate_fn=collate), list)
 
     assert of(None) is list
     assert of(Component(type="pseudo_collate")) is data.pseudo_collate
@@ -265,7 +265,7 @@ def test_collate_is_the_named_one_with_its_arguments():
 def test_worker_init_gets_its_arguments_and_the_worker():
     init = Component(type="tests.shell.test_data:told", kwargs=Data((("extra", 5),)))
     loader = DataLoader(dataset=Supplied(), batch_size=4, num_workers=2, worker_init_fn=init)
-    made = data.batches(Noisy(), loader, list, lambda: keyed(0), plan_of(24).environment, 1, ())
+    made = data.batches(Noisy(), loader, list, lambda: keyed(0), plan_of(24).environment, 1)
     made.worker_init_fn(2)
     assert torch.initial_seed() == 7
 
