@@ -205,7 +205,9 @@ def _events(plan: Plan) -> Iterator[str]:
             yield _row("", "weights only: none of them can be resumed")
         if plan.saving.published:
             which = "best, else the last," if plan.saving.best else "last"
-            yield _row("publishes", f"{', '.join(plan.saving.published)} of the {which} checkpoint at the end")
+            yield _row(
+                "publishes", f"{', '.join(plan.saving.published)} of the {which} checkpoint at the end"
+            )
 
 
 def _some(events: Iterable[str]) -> str:

@@ -80,7 +80,8 @@ def trajectory(plan: Plan) -> tuple[tuple[str, str], ...]:
     }  # fmt: skip
     unknown = {
         "seed": plan.environment.seed is None,
-        "batches": timeline.epoch_length is None or (batching.clock == "micro" and batching.global_batch_size is None),
+        "batches": timeline.epoch_length is None
+        or (batching.clock == "micro" and batching.global_batch_size is None),
         "order": plan.train.order is None and not plan.train.opaque,
         "schedules": plan.schedules is None,
         "length": timeline.max_iters is None,

@@ -163,4 +163,6 @@ def _spans(known: tuple[Schedule, ...], config: Config, timeline: Timeline) -> l
 def _lost(known: tuple[Schedule, ...], timeline: Timeline) -> list[Problem]:
     text = "starts at a factor of 0 while it meets a schedule that steps from value to value: no factor leads up from 0."
     remedy = "Start above 0, or let one end where the other begins."
-    return [problem("FS002", ("param_scheduler", i), text, remedy) for i in lost(known, timeline.epoch_length)]
+    return [
+        problem("FS002", ("param_scheduler", i), text, remedy) for i in lost(known, timeline.epoch_length)
+    ]

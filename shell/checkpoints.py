@@ -209,7 +209,9 @@ class Store:
             return False
         loaded = Loaded(found)
         stored = loaded.tensors(stem) if stem in loaded.stems else {}
-        return stored.keys() == tensors.keys() and all(torch.equal(stored[key], one.cpu()) for key, one in tensors.items())
+        return stored.keys() == tensors.keys() and all(
+            torch.equal(stored[key], one.cpu()) for key, one in tensors.items()
+        )
 
     def publish(self, name: str, stems: tuple[str, ...]) -> pathlib.Path:
         """Tensor files of a standing checkpoint as one `<name>-<first 8 of its SHA-256>.safetensors` beside it.

@@ -117,7 +117,11 @@ class Metrics:
         taught = [(name, metric) for name, metric in self.named if not hasattr(metric, "process")]
         Metrics(taught).update(batch, prediction)
         for _, metric in taught:
-            shapes = [(owner, name, _entry_of(owner, name)) for owner in _modules(metric) for name in getattr(owner, "_defaults", ())]
+            shapes = [
+                (owner, name, _entry_of(owner, name))
+                for owner in _modules(metric)
+                for name in getattr(owner, "_defaults", ())
+            ]
             if hasattr(metric, "reset"):
                 metric.reset()
             for owner, name, example in shapes:

@@ -25,8 +25,12 @@ from shell.run import Run
 from shell.saving import CheckpointWriter, load_weights, restore
 from shell.stopping import StopSignals
 
+NOTHING_KNOWN = Facts()
 
-def run(cfg: Any, *, facts: Facts = Facts(), mode: Mode = "train", smoke: bool = False, **supplied: Any) -> RunResult:  # noqa: B008
+
+def run(
+    cfg: Any, *, facts: Facts = NOTHING_KNOWN, mode: Mode = "train", smoke: bool = False, **supplied: Any
+) -> RunResult:
     """Load, probe, plan and execute, for notebooks and scripts. cfg: a mapping, a Config or a config file's path.
 
     Raises:
@@ -38,7 +42,10 @@ def run(cfg: Any, *, facts: Facts = Facts(), mode: Mode = "train", smoke: bool =
         source = files.read(str(cfg))
         facts = settling.with_stem(facts, str(cfg))
         cfg = source.data
-    return execute(make_plan(cfg, settling.first_round(facts, cfg, mode, smoke=smoke), mode=mode, smoke=smoke), **supplied)
+    return execute(
+        make_plan(cfg, settling.first_round(facts, cfg, mode, smoke=smoke), mode=mode, smoke=smoke),
+        **supplied,
+    )
 
 
 def execute(
@@ -77,9 +84,17 @@ def execute(
 
 def _check_supplied(plan: Plan, supplied: dict[str, Any]) -> None:
     needed = set(plan.supplied)
-    found = [problem("FK012", (name,), "waits for an object.", f"Pass {name}=... to execute.") for name in needed - supplied.keys()]
+    found = [
+        problem("FK012", (name,), "waits for an object.", f"Pass {name}=... to execute.")
+        for name in needed - supplied.keys()
+    ]
     found += [
-        problem("FK010", (name,), "was supplied, but the plan has no slot for it.", "Put flexcore.Supplied() in the config.")
+        problem(
+            "FK010",
+            (name,),
+            "was supplied, but the plan has no slot for it.",
+            "Put flexcore.Supplied() in the config.",
+        )
         for name in supplied.keys() - needed
     ]
     if found:
@@ -127,7 +142,9 @@ def _conducted(run: Run, built: Built, console: Console, signals: StopSignals) -
         run.stages.call("before_run")
         reason = _carried_out(run, built, signals)
         run.stages.call("after_run")
-        run.recorder.event("stop", reason=reason, iter=run.completed, epoch=run.epoch, save_failed=run.save_failed)
+        run.recorder.event(
+            "stop", reason=reason, iter=run.completed, epoch=run.epoch, save_failed=run.save_failed
+        )
     finally:
         for sink in sinks:
             sink.close()
@@ -188,4 +205,3 @@ def _loaded(store: Store, path: str) -> Loaded:
         return store.load(pathlib.Path(path))
     except (DamagedCheckpoint, OSError) as error:
         raise CheckpointRefused(str(error)) from error
-

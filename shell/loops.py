@@ -1,13 +1,13 @@
 """The training loop: epochs or iterations, hooks, validations and stops exactly where the plan puts them.
 
-    before_train
-      [validation that was due where a resume starts]
-      before_train_epoch
-        before_train_iter   micro-batches: forward, backward, and a step as a window closes   after_train_iter
-        [iteration loop: validation]
-      after_train_epoch
-      [epoch loop: validation]
-    after_train
+before_train
+  [validation that was due where a resume starts]
+  before_train_epoch
+    before_train_iter   micro-batches: forward, backward, and a step as a window closes   after_train_iter
+    [iteration loop: validation]
+  after_train_epoch
+  [epoch loop: validation]
+after_train
 """
 
 from time import perf_counter
@@ -44,7 +44,9 @@ class Stopper:
         if self.run.world_size == 1 and self.signals.reason is None and self.run.wish is None:
             return None
         done = max(1, self.run.completed - self.run.started_at_iter)
-        reason = self.agreement.agreed(self.run.completed, self.run.step_seconds / done, self.run.wish, force=self.run.wish_alike)
+        reason = self.agreement.agreed(
+            self.run.completed, self.run.step_seconds / done, self.run.wish, force=self.run.wish_alike
+        )
         self.next_check = FOREVER if self.run.world_size == 1 else self.agreement.next_check
         return reason
 
@@ -59,7 +61,9 @@ def train(run: Run, stopper: Stopper) -> str:
     if run.started_at_iter == run.completed > 0 and not run.validated:
         validate_if_due(run)
     loop = Iterations(run, stopper)
-    reason = stopper.asked(perf_counter()) if 0 < run.completed < total else None  # it may have ended so before
+    reason = (
+        stopper.asked(perf_counter()) if 0 < run.completed < total else None
+    )  # it may have ended so before
     while run.completed < total and (reason is None or not closes(clock, run.completed - 1)):
         end = total if not clock.by_epoch else (run.completed // _length(run) + 1) * _length(run)
         run.stages.call("before_train_epoch")
@@ -127,8 +131,16 @@ class Iterations:
         before, every = stages.every.get("before_train_iter", ()), stages.every.get("after_train_iter", ())
         full, recent = stages.full.get("after_train_iter", ()), run.recent.append
         per, feed, step, moves = batching.per_iteration, run.batches, self.step, run.device.type != "cpu"
-        group, lrs, sizes = wrapper.optimizer.param_groups[0], run.recorder.lr.append, run.recorder.samples.append
-        base = run.completed // clock.epoch_length * clock.epoch_length if clock.by_epoch and clock.epoch_length else 0
+        group, lrs, sizes = (
+            wrapper.optimizer.param_groups[0],
+            run.recorder.lr.append,
+            run.recorder.samples.append,
+        )
+        base = (
+            run.completed // clock.epoch_length * clock.epoch_length
+            if clock.by_epoch and clock.epoch_length
+            else 0
+        )
         windowed, window_end = clock.window > 1, run.completed
         run.recorder.begin(run.completed)
         due, now = self._next_due(run.completed), perf_counter()
@@ -166,9 +178,15 @@ class Iterations:
             else:
                 for method in full:
                     method(run, batch_idx=i - base, data_batch=batch, outputs=outputs)
-                due, now = self._after_event(done, reason, closing=not windowed or done == window_end), perf_counter()
+                due, now = (
+                    self._after_event(done, reason, closing=not windowed or done == window_end),
+                    perf_counter(),
+                )
             if reason is None and (
-                signals.reason is not None or run.wish is not None or done >= stopper.next_check or now >= stopper.deadline
+                signals.reason is not None
+                or run.wish is not None
+                or done >= stopper.next_check
+                or now >= stopper.deadline
             ):
                 reason = stopper.asked(now)
             if reason is not None and (not windowed or done == window_end):
@@ -187,7 +205,9 @@ class Iterations:
             wrapper.closing = a == per - 1
             outputs = self.step(batch)
             samples += batch_size(batch)
-            total = {name: total.get(name, 0) + value / per for name, value in outputs.items() if _is_number(value)}
+            total = {
+                name: total.get(name, 0) + value / per for name, value in outputs.items() if _is_number(value)
+            }
         return total, samples
 
     def _next_due(self, done: int) -> float:

@@ -34,8 +34,13 @@ class CheckpointWriter:
         planned: bool,
     ) -> bool:  # fmt: skip
         """Whether the checkpoint stands, on every rank alike. planned: by the plan, not by a signal or a hook's wish."""
-        run.stages.call("before_save_checkpoint", checkpoint={"name": name, "iter": done, "validated": validated, "best": best})
-        own = run.group.gather([_portable(rng_state()), None if run.replay is None else _portable(run.replay.state_dict())])
+        run.stages.call(
+            "before_save_checkpoint",
+            checkpoint={"name": name, "iter": done, "validated": validated, "best": best},
+        )
+        own = run.group.gather(
+            [_portable(rng_state()), None if run.replay is None else _portable(run.replay.state_dict())]
+        )
         saved = True
         if self.store is not None:
             tensors, state = gathered(run, own)
@@ -78,7 +83,10 @@ class CheckpointWriter:
         try:
             if not self.store.holds(name, "hooks", tensors):  # to change a tensor would be another save
                 return
-            self.store.amend(name, lambda fields: {**fields, "validated": True, "state": {**fields["state"], "hooks": hooks}})
+            self.store.amend(
+                name,
+                lambda fields: {**fields, "validated": True, "state": {**fields["state"], "hooks": hooks}},
+            )
         except SaveFailed as error:
             run.logger.warning("%s", error)
 
@@ -115,7 +123,9 @@ def gathered(run: Run, own: list[Any]) -> tuple[dict[str, Mapping[str, torch.Ten
         tensors["hooks"] = hook_tensors
     if run.plan.saving is not None and run.plan.saving.weights_only:
         return tensors, {"hooks": hooks}
-    optimizer, tensors["optimizer"] = split(optimizer_state(run.optim_wrapper.optimizer, trainable(run.model)))
+    optimizer, tensors["optimizer"] = split(
+        optimizer_state(run.optim_wrapper.optimizer, trainable(run.model))
+    )
     scaler = run.optim_wrapper.scaler
     state = {"optimizer": optimizer, "hooks": hooks, "rng": [rng for rng, _ in own], "replay": [replay for _, replay in own],
              "scaler": None if scaler is None else scaler.state_dict()}  # fmt: skip
@@ -151,7 +161,9 @@ def restore(run: Run, loaded: Loaded) -> list[str]:
         replay = state["replay"][run.rank]
         run.replay_from = None if replay is None else _opened(replay)
         return list(restore_rng(_opened(state["rng"][run.rank])))
-    return [f"RNG: saved for {len(state['rng'])} ranks; each of {run.world_size} derives its own from (seed, iteration, rank)"]
+    return [
+        f"RNG: saved for {len(state['rng'])} ranks; each of {run.world_size} derives its own from (seed, iteration, rank)"
+    ]
 
 
 def load_weights(run: Run, loaded: Loaded) -> None:
@@ -185,7 +197,13 @@ def _load_averages(run: Run, loaded: Loaded) -> None:
 def _portable(tree: dict[str, Any]) -> Any:
     """A state tree as JSON alone: tensors as base64 of their bytes."""
     json, tensors = split(tree)
-    return {"json": json, "tensors": {key: [base64.b64encode(t.numpy().tobytes()).decode(), str(t.dtype)[6:], list(t.shape)] for key, t in tensors.items()}}
+    return {
+        "json": json,
+        "tensors": {
+            key: [base64.b64encode(t.numpy().tobytes()).decode(), str(t.dtype)[6:], list(t.shape)]
+            for key, t in tensors.items()
+        },
+    }
 
 
 def _opened(portable: Mapping[str, Any]) -> Any:

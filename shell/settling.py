@@ -49,7 +49,18 @@ def completed(plan: Plan) -> Plan:
         StalePlan: the world size or the device is another.
     """
     here = probe.device(probe.environment())
-    wrong = probe.differences(evolve(plan.facts, train_samples=None, train_batches=None, train_iterable=None, train_batch_size=None, val_samples=None, test_samples=None), here)
+    wrong = probe.differences(
+        evolve(
+            plan.facts,
+            train_samples=None,
+            train_batches=None,
+            train_iterable=None,
+            train_batch_size=None,
+            val_samples=None,
+            test_samples=None,
+        ),
+        here,
+    )
     if wrong:
         raise StalePlan(wrong)
     facts = evolve(probe.device(probe.environment(plan.facts)), environment=here.environment)
@@ -154,15 +165,21 @@ def started(plan: Plan, group: Group) -> Plan:
 
 def _verified(plan: Plan) -> Facts:
     while True:
-        facts = probe.checkpoints(plan.facts, plan.config, plan.names.work_dir) if not plan.smoke else plan.facts
+        facts = (
+            probe.checkpoints(plan.facts, plan.config, plan.names.work_dir) if not plan.smoke else plan.facts
+        )
         plan = replanned(plan, facts)
         if not isinstance(plan.start, Resume | LoadWeights):
             return facts
         manifest = manifests.read(pathlib.Path(plan.start.path))
-        reasons = manifests.verify(manifest) if isinstance(manifest, manifests.Manifest) else (manifest.reason,)
+        reasons = (
+            manifests.verify(manifest) if isinstance(manifest, manifests.Manifest) else (manifest.reason,)
+        )
         if not reasons:
             return facts
-        if plan.start.path not in {fact.path for fact in facts.checkpoints or ()} or isinstance(plan.config.resume, str):
+        if plan.start.path not in {fact.path for fact in facts.checkpoints or ()} or isinstance(
+            plan.config.resume, str
+        ):
             raise CheckpointRefused(f"{plan.start.path}: {'; '.join(reasons)}")
         aside = manifests.set_aside(pathlib.Path(plan.start.path))
         text = f"flexcore: {plan.start.path} is damaged ({'; '.join(reasons)}); set aside as {aside.name}, falling back"
@@ -198,5 +215,3 @@ def code_of(error: BaseException) -> int:
             return error.code
         case _:
             return 1
-
-

@@ -32,7 +32,13 @@ class OptimWrapper:
     `divisor` and `closing` are set by the loop from the plan before each micro-batch, `guard` by a hook.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, strategy: Strategy, planned: PlannedOptimizer, device: torch.device) -> None:
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        strategy: Strategy,
+        planned: PlannedOptimizer,
+        device: torch.device,
+    ) -> None:
         self.optimizer, self.strategy, self.clip = optimizer, strategy, planned.clip_grad
         self.precision = planned.precision
         self.scaler = _scaler(planned.precision, device)
@@ -158,6 +164,9 @@ def _self_stepping(model: nn.Module, wrapper: OptimWrapper) -> Callable[[Any], O
 
     def step(batch: Any) -> Outputs:
         outputs = train_step(batch, optim_wrapper=wrapper) or {}
-        return {name: value.detach() if isinstance(value, torch.Tensor) else value for name, value in outputs.items()}
+        return {
+            name: value.detach() if isinstance(value, torch.Tensor) else value
+            for name, value in outputs.items()
+        }
 
     return step

@@ -28,7 +28,9 @@ class CheckpointHook:
     def start(self, run: Run) -> None:
         self._plan_next(run, run.iter)
         begun = run.plan.start
-        if isinstance(begun, Resume) and pathlib.Path(begun.path).parent == pathlib.Path(run.plan.names.checkpoint_dir):
+        if isinstance(begun, Resume) and pathlib.Path(begun.path).parent == pathlib.Path(
+            run.plan.names.checkpoint_dir
+        ):
             self.last = pathlib.Path(begun.path).name, run.completed
 
     def _plan_next(self, run: Run, after: int) -> None:
@@ -41,7 +43,9 @@ class CheckpointHook:
         done = run.iter + 1
         clock = run.plan.timeline
         assert clock is not None
-        if done == self.due and not (clock.by_epoch and clock.epoch_length and done % clock.epoch_length == 0):
+        if done == self.due and not (
+            clock.by_epoch and clock.epoch_length and done % clock.epoch_length == 0
+        ):
             self._save_due(run, done)
         self.save_wanted(run, done)
 
@@ -64,7 +68,7 @@ class CheckpointHook:
         standing = [*(kept for kept in self.standing if kept != name), name]
         keep = run.plan.saving.max_keep
         retired = standing[:-keep] if keep > 0 else []
-        before, self.standing = self.standing, standing[len(retired):]
+        before, self.standing = self.standing, standing[len(retired) :]
         leftovers, self.stopped = self.stopped, []
         if self.save(run, name, done, validated=False, retire=[*retired, *leftovers]):
             self.last = name, done
@@ -83,7 +87,14 @@ class CheckpointHook:
             return False
         resumable = not saving.weights_only and (done == 0 or closes(clock, done - 1))
         return self.writer.save(
-            run, name, done, validated=validated, resumable=resumable, retire=retire or [], best=best, planned=planned
+            run,
+            name,
+            done,
+            validated=validated,
+            resumable=resumable,
+            retire=retire or [],
+            best=best,
+            planned=planned,
         )
 
     def end(self, run: Run, reason: str | None, *, finished: bool) -> None:
@@ -102,7 +113,11 @@ class CheckpointHook:
         saving = run.plan.saving
         if saving is None or not saving.published:
             return
-        best = [self.best[entry.key or next(iter(self.best))][1] for entry in saving.best if (entry.key or next(iter(self.best), None)) in self.best]
+        best = [
+            self.best[entry.key or next(iter(self.best))][1]
+            for entry in saving.best
+            if (entry.key or next(iter(self.best), None)) in self.best
+        ]
         name = next(iter([*best, *self.stopped, *reversed(self.standing)]), None)
         if name is None:
             run.logger.warning("published_keys: no checkpoint stands to be published")
@@ -130,7 +145,11 @@ class CheckpointHook:
             key = entry.key or next(iter(metrics))
             rule = entry.rule or inferred_rule(key, saving.greater_keys, saving.less_keys)
             if key not in metrics or rule is None:
-                run.logger.warning("save_best: %s; metrics: %s", "no rule for " + key if key in metrics else f"no metric {key}", ", ".join(metrics))
+                run.logger.warning(
+                    "save_best: %s; metrics: %s",
+                    "no rule for " + key if key in metrics else f"no metric {key}",
+                    ", ".join(metrics),
+                )
                 continue
             self._consider(run, key, rule, metrics[key])
 
@@ -151,11 +170,13 @@ class CheckpointHook:
             self.best = previous
 
     def state_dict(self) -> dict[str, Any]:
-        return {"standing": self.standing, "stopped": self.stopped, "best": {k: list(v) for k, v in self.best.items()}}
+        return {
+            "standing": self.standing,
+            "stopped": self.stopped,
+            "best": {k: list(v) for k, v in self.best.items()},
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.standing = list(state["standing"])
         self.stopped = list(state["stopped"])
         self.best = {key: (score, name) for key, (score, name) in state["best"].items()}
-
-

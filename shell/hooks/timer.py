@@ -14,6 +14,10 @@ class IterTimerHook:
         start = self._at if self._at is not None else run.started_at_iter
         count = max(1, done - start)
         time = (run.step_seconds - self._step) / count
-        values = {"time": time, "data_time": (run.data_seconds - self._data) / count, "eta": time * (run.max_iters - done)}
+        values = {
+            "time": time,
+            "data_time": (run.data_seconds - self._data) / count,
+            "eta": time * (run.max_iters - done),
+        }
         self._at, self._step, self._data = done, run.step_seconds, run.data_seconds
         return values

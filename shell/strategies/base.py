@@ -56,7 +56,10 @@ def clipper(parameters: list[nn.Parameter]) -> Callable[[ClipGrad], torch.Tensor
             nn.utils.clip_grad_value_(parameters, settings.clip_value or 0.0)
             return None
         return nn.utils.clip_grad_norm_(
-            parameters, settings.max_norm or 0.0, settings.norm_type, error_if_nonfinite=settings.error_if_nonfinite
+            parameters,
+            settings.max_norm or 0.0,
+            settings.norm_type,
+            error_if_nonfinite=settings.error_if_nonfinite,
         )
 
     return clip

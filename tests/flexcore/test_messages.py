@@ -317,7 +317,7 @@ CASES: dict[str, tuple[Any, Facts, list[str]]] = {
             "train_cfg.type: 'Loop' is not a known training loop. Known: EpochBasedTrainLoop, IterBasedTrainLoop, or \"pkg.module:Name\". [FK013]",
             "strategy.type: 'DDPStratgy' is not a known strategy. Did you mean \"DDPStrategy\"? [FK013]",
             "param_scheduler.0.type: 'LinarLR' is not a known schedule. Did you mean \"LinearLR\"? [FK013]",
-            'custom_hooks.0.type: \'MyHook\' is not a known hook. Did you mean "EMAHook"? [FK013]',
+            "custom_hooks.0.type: 'MyHook' is not a known hook. Did you mean \"EMAHook\"? [FK013]",
             "visualizer.vis_backends.0.type: 'Zzz' is not a known visualizer backend. Known: LocalVisBackend, TensorboardVisBackend. [FK013]",
             "env_cfg.dist_cfg.backend: 'ncl' is not a torch.distributed backend. Known: nccl, gloo, mpi, ucc. [FK013]",
         ],
@@ -603,7 +603,12 @@ CASES: dict[str, tuple[Any, Facts, list[str]]] = {
     ),
     "FP007": (
         base(strategy="auto"),
-        evolve(KNOWN, device_type="cuda", device_memory=2**30, parameters=(ParameterFact(name="w", shape=(2**28,)),)),
+        evolve(
+            KNOWN,
+            device_type="cuda",
+            device_memory=2**30,
+            parameters=(ParameterFact(name="w", shape=(2**28,)),),
+        ),
         [
             'strategy: "auto" finds model states of 2 GiB (parameters, gradients, optimizer) for devices of 1 GiB: FSDP is needed, and it is not built yet. Use a smaller model or optimizer state, or larger devices. [FP007]',
         ],
@@ -729,14 +734,29 @@ CASES: dict[str, tuple[Any, Facts, list[str]]] = {
         ],
     ),
     "FS002": (
-        base(param_scheduler=[{"type": "LinearLR", "start_factor": 0}, {"type": "CosineAnnealingLR", "eta_min": 0.1}]),
+        base(
+            param_scheduler=[
+                {"type": "LinearLR", "start_factor": 0},
+                {"type": "CosineAnnealingLR", "eta_min": 0.1},
+            ]
+        ),
         KNOWN,
         [
             "param_scheduler.0: starts at a factor of 0 while it meets a schedule that steps from value to value: no factor leads up from 0. Start above 0, or let one end where the other begins. [FS002]",
         ],
     ),
     "FS009": (
-        base(param_scheduler=[{"type": "ReduceOnPlateauLR", "monitor": "acc", "factor": 2, "patience": -1, "convert_to_iter_based": True}]),
+        base(
+            param_scheduler=[
+                {
+                    "type": "ReduceOnPlateauLR",
+                    "monitor": "acc",
+                    "factor": 2,
+                    "patience": -1,
+                    "convert_to_iter_based": True,
+                }
+            ]
+        ),
         KNOWN,
         [
             "param_scheduler.0.factor: must be below 1, or nothing is reduced, got 2.0. Correct the value. [FK020]",
@@ -760,10 +780,18 @@ CASES: dict[str, tuple[Any, Facts, list[str]]] = {
         ],
     ),
     "FK020 cycles": (
-        base(param_scheduler=[
-            {"type": "OneCycleLR", "eta_max": 0, "pct_start": 1.5, "total_steps": 0},
-            {"type": "CosineRestartLR", "periods": [3, 0], "restart_weights": [-1.0], "eta_min": 1, "eta_min_ratio": 1},
-        ]),
+        base(
+            param_scheduler=[
+                {"type": "OneCycleLR", "eta_max": 0, "pct_start": 1.5, "total_steps": 0},
+                {
+                    "type": "CosineRestartLR",
+                    "periods": [3, 0],
+                    "restart_weights": [-1.0],
+                    "eta_min": 1,
+                    "eta_min_ratio": 1,
+                },
+            ]
+        ),
         KNOWN,
         [
             "param_scheduler.0.eta_max: must be a finite number above 0, got 0.0. Correct the value. [FK020]",

@@ -655,11 +655,15 @@ def test_plan_says_where_one_value_comes_from(command):
         "train_dataloader.batch_size = 4\n  user: written in the config\n  at good.py:3:71\n",
         "",
     )
-    assert command("plan", "good.py", "train_dataloader.batch_size=5", "--why", "batching.micro_batch_size") == (
+    assert command(
+        "plan", "good.py", "train_dataloader.batch_size=5", "--why", "batching.micro_batch_size"
+    ) == (
         0,
-        "batching.micro_batch_size = 5\n"
-        "  user: the loader's batch_size, else global_batch_size / (accumulation x data_parallel_size)\n"
-        "  at <override>:1:1\n",
+        (
+            "batching.micro_batch_size = 5\n"
+            "  user: the loader's batch_size, else global_batch_size / (accumulation x data_parallel_size)\n"
+            "  at <override>:1:1\n"
+        ),
         "",
     )
     assert command("plan", "good.py", "--why", "log_level") == (

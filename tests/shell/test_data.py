@@ -82,9 +82,7 @@ def keyed(start=0):
 def fetched(workers, prefetch, start=0, seed=7):
     plan = plan_of(24)
     loader = DataLoader(dataset=Supplied(), batch_size=4, num_workers=workers, prefetch_factor=prefetch)
-    batches = data.batches(
-        Noisy(), loader, list, lambda: keyed(start), plan.environment, seed
-    )
+    batches = data.batches(Noisy(), loader, list, lambda: keyed(start), plan.environment, seed)
     return list(batches)
 
 

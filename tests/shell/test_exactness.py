@@ -2,7 +2,6 @@
 
 # ruff: noqa: C408 - configs are written as FlexibleRunner's are
 
-
 import pytest
 import torch
 from torch import nn

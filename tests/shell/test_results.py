@@ -43,7 +43,8 @@ def test_exit_code_of_a_result(ending):
 
 def test_the_table_is_designs():
     assert dict(results.EXIT_CODES) == {
-        "done": 0, "time_limit": 0, "requested": 0, "usage": 2, "stale": 3, "checkpoint": 4, "hang": 5, "nonfinite": 6,
+        "done": 0, "early_stopping": 0, "time_limit": 0, "requested": 0, "usage": 2, "stale": 3, "checkpoint": 4,
+        "hang": 5, "nonfinite": 6,
         "locked": 7, "save_failed": 8, "preempted": 75, "interrupted": 130,
     }  # fmt: skip
 
