@@ -130,7 +130,12 @@ def calls_per_step(run: Callable[[int], Any], few: int = 200, many: int = 1200) 
 def planned_run(steps: int) -> None:
     model, data = model_and_data()
     with tempfile.TemporaryDirectory() as work_dir:
-        execute(flexcore.plan(config(work_dir, steps), Facts()), model=model, loss=nn.MSELoss(), train_dataloader=data)
+        execute(
+            flexcore.plan(config(work_dir, steps), Facts()),
+            model=model,
+            loss=nn.MSELoss(),
+            train_dataloader=data,
+        )
 
 
 def main() -> None:
@@ -145,7 +150,9 @@ def main() -> None:
     low, high = ratios[len(ratios) // 10], ratios[-1 - len(ratios) // 10]
     print(f"raw loop      {statistics.median(raw) * 1e6:7.1f} us/step")
     print(f"flexcore      {statistics.median(ours) * 1e6:7.1f} us/step, all default hooks on")
-    print(f"ratio         {statistics.median(ratios):7.3f}  (10th to 90th percentile {low:.3f} to {high:.3f})")
+    print(
+        f"ratio         {statistics.median(ratios):7.3f}  (10th to 90th percentile {low:.3f} to {high:.3f})"
+    )
     raw_calls, our_calls = calls_per_step(raw_loop()), calls_per_step(planned_run)
     print(f"calls/step    {our_calls:7.1f} against {raw_calls:.1f}: {our_calls - raw_calls:+.1f}")
 

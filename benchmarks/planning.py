@@ -1,6 +1,6 @@
 """What deciding costs: import CPU against `import attrs, cattrs`, and plan() latency, side by side.
 
-    python benchmarks/planning.py
+python benchmarks/planning.py
 """
 
 import resource
@@ -15,7 +15,12 @@ from shell import files
 
 DIGITS = "examples/digits.py"
 FACTS = Facts(
-    world_size=2, train_samples=1437, val_samples=(360,), device_type="cpu", entropy=1, started_at="20260101_000000"
+    world_size=2,
+    train_samples=1437,
+    val_samples=(360,),
+    device_type="cpu",
+    entropy=1,
+    started_at="20260101_000000",
 )
 
 
@@ -46,17 +51,25 @@ def latency(call: object, rounds: int = 300) -> float:
 
 def main() -> None:
     ours, theirs, ratio = paired("import flexcore", "import attrs, cattrs")
-    print(f"import flexcore        {ours * 1e3:7.1f} ms CPU against {theirs * 1e3:.1f} for attrs, cattrs: {ratio:.2f}x")
+    print(
+        f"import flexcore        {ours * 1e3:7.1f} ms CPU against {theirs * 1e3:.1f} for attrs, cattrs: {ratio:.2f}x"
+    )
     ours, theirs, ratio = paired("import flexcore; flexcore.plan", "import attrs, cattrs")
     print(f"  and every type used  {ours * 1e3:7.1f} ms CPU against {theirs * 1e3:.1f}: {ratio:.2f}x")
     data = files.read(DIGITS).data
-    print(f"plan(digits)           {latency(lambda: flexcore.plan(data, FACTS)) * 1e6:7.0f} us, from the mapping")
+    print(
+        f"plan(digits)           {latency(lambda: flexcore.plan(data, FACTS)) * 1e6:7.0f} us, from the mapping"
+    )
     config = flexcore.parse(data)
-    print(f"plan(digits)           {latency(lambda: flexcore.plan(config, FACTS)) * 1e6:7.0f} us, from a Config")
+    print(
+        f"plan(digits)           {latency(lambda: flexcore.plan(config, FACTS)) * 1e6:7.0f} us, from a Config"
+    )
     long = {**data, "train_cfg": {"by_epoch": False, "max_iters": 10**9}}
     for entry in long["param_scheduler"]:
         entry["by_epoch"] = False
-    print(f"plan(10^9 iterations)  {latency(lambda: flexcore.plan(long, FACTS)) * 1e6:7.0f} us, from the mapping")
+    print(
+        f"plan(10^9 iterations)  {latency(lambda: flexcore.plan(long, FACTS)) * 1e6:7.0f} us, from the mapping"
+    )
     made = flexcore.plan(data, FACTS)
     print(f"value_at               {latency(lambda: flexcore.value_at(made, iteration=300)) * 1e6:7.1f} us")
 
