@@ -41,7 +41,8 @@ def training(
             length = order.micro_batches
     if isinstance(loader, DataLoader) and loader.num_batch_per_epoch is not None:
         known = length is not None or facts.train_iterable is True
-        length = min(length or loader.num_batch_per_epoch, loader.num_batch_per_epoch) if known else None
+        most = loader.num_batch_per_epoch
+        length = None if not known else most if length is None else min(length, most)
     if facts.train_iterable is True:
         problems += _endless(config, length)
     timeline, found = _timeline(config, batching, length)

@@ -686,6 +686,13 @@ CASES: dict[str, tuple[Any, Facts, list[str]]] = {
             "train_dataloader: gives epochs of no iterations: 0 micro-batches per rank, 1 an update. Lower batch_size or accumulation, or keep the short batch. [FD003]",
         ],
     ),
+    "FD003 capped": (
+        base(train_dataloader=L(batch_size=200, drop_last=True, num_batch_per_epoch=4)),
+        KNOWN,
+        [
+            "train_dataloader: gives epochs of no iterations: 0 micro-batches per rank, 1 an update. Lower batch_size or accumulation, or keep the short batch. [FD003]",
+        ],
+    ),
     "FD003 iters": (
         base(
             train_cfg={"by_epoch": False, "max_iters": 3},
