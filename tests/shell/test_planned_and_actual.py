@@ -270,3 +270,23 @@ def test_the_report_names_exactly_what_was_altered(alter, found, finished):
         "  differences  0",
     ]
     assert (text.splitlines(), code) == (lines, 0)
+
+
+@pytest.mark.parametrize("by_epoch", [True, False])
+@pytest.mark.parametrize("accumulate", [1, 3])
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_digits_go_as_planned(ranks, accumulate, by_epoch, tmp_path):
+    """1,437 images, 1 or 2 ranks, with and without accumulation, in both loops: nothing divides, nothing differs."""
+    length = (
+        dict(by_epoch=True, max_epochs=2) if by_epoch else dict(by_epoch=False, max_iters=17, val_interval=5)
+    )
+    cfg = toys.config(
+        tmp_path, model=dict(type="tests.shell.toys:Pixels"),
+        train_dataloader=dict(dataset=dict(type="examples.digits_model:Digits", split="train"), batch_size=100),
+        val_dataloader=dict(dataset=dict(type="examples.digits_model:Digits", split="val"), batch_size=128),
+        optim_wrapper=dict(optimizer=dict(type="SGD", lr=0.5), accumulative_counts=accumulate),
+        train_cfg=length,
+    )  # fmt: skip
+    carry_out(cfg, ranks)
+    assert len(toys.steps(tmp_path)) == (17 if not by_epoch else 2 * -(-1437 // (100 * ranks)))
+    assert toys.differences(tmp_path) == []
