@@ -11,6 +11,7 @@ from itertools import count, islice
 
 from attrs import evolve
 
+from flexcore.forms import ScheduleBase
 from flexcore.schedules import Constant, Cosine, Linear, OneCycle, ReduceOnPlateau, Schedule
 
 
@@ -70,8 +71,23 @@ def values(
     """`value` at iteration `start` and every one after it, bit for bit."""
     if len(schedules) > 1 and clashes(schedules, epoch_length):
         return islice(_walked(schedules, base, epoch_length), start, None)
+    if len(schedules) == 1 and type(schedules[0]).apply is ScheduleBase.apply:
+        return _alone(schedules[0], base, epoch_length, start)
     ordered = _by_begin(schedules, epoch_length)
     return (_closed(ordered, base, iteration, epoch_length) for iteration in count(start))
+
+
+def _alone(schedule: Schedule, base: float, epoch_length: int | None, start: int) -> Iterator[float]:
+    """`_closed` for one schedule, with all that stays looked up once: the training loop asks at every step."""
+    unit = epoch_length if schedule.by_epoch and epoch_length else 1
+    begin, last = schedule.begin, math.inf if schedule.end is None else schedule.end - 1
+    floor, factor = schedule.floor(base), schedule.factor
+    for iteration in count(start):
+        counter = iteration // unit
+        if counter < begin:
+            yield base
+        else:
+            yield floor + (base - floor) * factor(int(counter if counter < last else last) - begin)  # noqa: FURB136 - a call a step
 
 
 def _by_begin(schedules: Sequence[Schedule], epoch_length: int | None) -> Sequence[Schedule]:

@@ -34,9 +34,10 @@ class ScheduleBase:
         """The value the schedule tends to; 0 makes it purely multiplicative."""
         return 0.0
 
-    def apply(self, start: float, base: float, t: int) -> float:  # noqa: ARG002
+    def apply(self, start: float, base: float, t: int) -> float:
         """The value at local step t, from the value at its start and the group's base value."""
-        return start * self.factor(t)
+        floor = self.floor(base)
+        return floor + (start - floor) * self.factor(t)
 
     def advance(self, current: float, base: float, t: int) -> float:
         """The value at local step t from the one before, which other schedules may have moved: mmengine's recursion."""
@@ -171,10 +172,6 @@ class Cosine(ScheduleBase):
         t_max = None if self.T_max is None else self.T_max * epoch_length
         return evolve(longer, T_max=t_max)
 
-    def apply(self, start: float, base: float, t: int) -> float:
-        floor = self.floor(base)
-        return floor + (start - floor) * self.factor(t)
-
     def advance(self, current: float, base: float, t: int) -> float:
         period, floor = self.T_max or 1, self.floor(base)
         if t == 0:
@@ -207,10 +204,6 @@ class Poly(ScheduleBase):
 
     def floor(self, base: float) -> float:
         return floor_of(self, base)
-
-    def apply(self, start: float, base: float, t: int) -> float:
-        floor = self.floor(base)
-        return floor + (start - floor) * self.factor(t)
 
     def advance(self, current: float, base: float, t: int) -> float:
         floor = self.floor(base)

@@ -104,7 +104,12 @@ def _separate(
     criterion: Callable[..., torch.Tensor],
 ) -> Callable[[nn.Module, Any], tuple[torch.Tensor, Outputs]]:
     def loss(model: nn.Module, batch: Any) -> tuple[torch.Tensor, Outputs]:
-        inputs, target = batch if type(batch) in PAIRS and len(batch) == 2 else _no_pair(batch)
+        if type(batch) not in PAIRS:
+            _no_pair(batch)
+        try:
+            inputs, target = batch
+        except ValueError:
+            _no_pair(batch)
         value = criterion(model(inputs), target)
         return value, {"loss": value.detach()}
 

@@ -118,7 +118,10 @@ class Iterations:
 
     def __init__(self, run: Run, stopper: Stopper) -> None:
         self.run, self.stopper = run, stopper
-        self.step = stepper(run.called, run.contract, run.optim_wrapper)
+        clock, batching = run.plan.timeline, run.plan.batching
+        assert clock is not None and batching is not None
+        accumulates = clock.window > 1 or batching.per_iteration > 1
+        self.step = stepper(run.called, run.contract, run.optim_wrapper, accumulates=accumulates)
 
     def run_until(self, end: int, reason: str | None = None) -> str | None:
         """Iterate to `end` completed, or to the window's end once a stop is agreed; its reason.

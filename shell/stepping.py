@@ -124,13 +124,18 @@ def _autocast(dtype: str | None, device: torch.device) -> Context:
     return lambda: torch.autocast(device.type, dtype=kind)
 
 
-def stepper(model: nn.Module, contract: Contract, wrapper: OptimWrapper) -> Callable[[Any], Outputs]:
+def stepper(
+    model: nn.Module, contract: Contract, wrapper: OptimWrapper, *, accumulates: bool = True
+) -> Callable[[Any], Outputs]:
     """The function of one training micro-batch, with everything the plan leaves out left out.
 
-    The outputs it returns are detached.
+    accumulates: some window has more than one micro-batch. The outputs it returns are detached.
     """
     if contract.prepare is not None:
-        prepare, step = contract.prepare, stepper(model, evolve(contract, prepare=None), wrapper)
+        prepare, step = (
+            contract.prepare,
+            stepper(model, evolve(contract, prepare=None), wrapper, accumulates=accumulates),
+        )
         return lambda batch: step(prepare(batch, True))
     if contract.loss is None:
         return _self_stepping(model, wrapper)
@@ -149,6 +154,8 @@ def stepper(model: nn.Module, contract: Contract, wrapper: OptimWrapper) -> Call
         return outputs
 
     closing = plain if autocast is nullcontext else cast
+    if not accumulates:
+        return closing
 
     def step(batch: Any) -> Outputs:
         if wrapper.closing:

@@ -1,7 +1,7 @@
 """Prints and records training values at the planned points, and every evaluation's metrics."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -55,16 +55,25 @@ class LoggerHook:
 
 def training_values(run: Run) -> dict[str, float]:
     """Means over the log window of what the model returned and what hooks logged; the only host sync here."""
-    columns: dict[str, list[Any]] = {}
-    for outputs in run.recent:
-        for name, value in outputs.items():
-            columns.setdefault(name, []).append(value)
+    columns = by_name(run.recent)
     pattern = run.plan.logging.mean_pattern
     values = {name: mean(smoothed(pattern, name, column)) for name, column in columns.items()}
     if run.optim_wrapper.gradient_norm is not None:
         values["grad_norm"] = float(run.optim_wrapper.gradient_norm)
     values.update({name: mean(smoothed(pattern, name, list(kept))) for name, kept in run.custom.items()})
     return {name: value for name, value in values.items() if value is not None}
+
+
+def by_name(recent: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """The values of each name, over outputs that nearly always have the same names."""
+    names = recent[-1] if recent else ()
+    if sum(map(len, recent)) != len(recent) * len(names):
+        names = dict.fromkeys(name for outputs in recent for name in outputs)
+        return {name: [outputs[name] for outputs in recent if name in outputs] for name in names}
+    try:
+        return {name: [outputs[name] for outputs in recent] for name in names}
+    except KeyError:
+        return by_name([*recent, {}])
 
 
 def smoothed(pattern: str | None, name: str, column: list[Any]) -> list[Any]:
@@ -74,10 +83,10 @@ def smoothed(pattern: str | None, name: str, column: list[Any]) -> list[Any]:
 
 def mean(values: list[Any]) -> float | None:
     """The mean of numbers or one-element tensors, stacked so that the device is waited for once."""
+    if set(map(type, values)) == {torch.Tensor}:
+        flat = torch.stack(values)
+        return float(flat.mean(dtype=torch.float32)) if flat.numel() == len(values) else None
     tensors = [value for value in values if isinstance(value, torch.Tensor)]
-    if len(tensors) == len(values):
-        flat = torch.stack(tensors)
-        return float(flat.float().mean()) if flat.numel() == len(values) else None
     numbers = [float(value) for value in values if isinstance(value, int | float)]
     numbers += [float(tensor) for tensor in tensors if tensor.numel() == 1]
     return sum(numbers) / len(numbers) if numbers else None

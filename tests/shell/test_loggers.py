@@ -164,6 +164,14 @@ def test_tensorboard_reads_what_was_written(tmp_path):
     }
 
 
+def test_tensorboard_reads_long_names_late_steps_and_what_floats_cannot_hold(tmp_path):
+    """Lengths and steps of several bytes; a value past single precision is infinite, not an error."""
+    sink = TensorBoardSink(tmp_path)
+    sink.scalars({"x" * 300: 2.5, "größe": -1e300}, 10**12)
+    sink.close()
+    assert read_back(tmp_path) == {"x" * 300: [(10**12, 2.5)], "größe": [(10**12, float("-inf"))]}
+
+
 def test_what_was_flushed_is_readable_while_the_run_goes_on(tmp_path):
     sink = TensorBoardSink(tmp_path)
     sink.scalars({"a": float("nan"), "b": float("inf")}, 1)
