@@ -13,7 +13,7 @@ from flexcore.facts import Facts
 from flexcore.optimizing import waits_for_parameters
 from flexcore.problems import ConfigError, shown
 from flexcore.rules import problem
-from flexcore.run_plan import Plan
+from flexcore.run_plan import Batching, Plan
 
 
 def to_json(plan: Plan, indent: int | None = None) -> str:
@@ -66,17 +66,16 @@ def trajectory(plan: Plan) -> tuple[tuple[str, str], ...]:
         "optimizer": kind,
         "seed": plan.environment.seed,
         "clock": batching.clock,
-        "batches": [timeline.epoch_length, batching.global_batch_size if batching.clock == "global" else
-                    [batching.micro_batch_size, batching.data_parallel_size]],
+        "batches": {"epoch_length": timeline.epoch_length, **_batch(batching)},
         "order": _order(plan),
         "data": plan.train.loader if isinstance(plan.train.loader, Supplied) else plan.train.loader.dataset,
         "loss": plan.loss,
         "preprocessor": plan.data_preprocessor,
         "optimizer settings": settings,
-        "accumulation": [timeline.window, timeline.tail] if batching.clock == "micro" else "global",
+        "accumulation": {"window": timeline.window, "tail": timeline.tail} if batching.clock == "micro" else "global",
         "schedules": plan.schedules,
         "precision": optimizer.precision,
-        "length": [timeline.max_epochs, timeline.max_iters],
+        "length": {"max_epochs": timeline.max_epochs, "max_iters": timeline.max_iters},
     }  # fmt: skip
     unknown = {
         "seed": plan.environment.seed is None,
@@ -90,11 +89,19 @@ def trajectory(plan: Plan) -> tuple[tuple[str, str], ...]:
     return tuple((name, _canonical(value)) for name, value in fields.items() if not unknown.get(name))
 
 
-def _order(plan: Plan) -> list[Any]:
+def _batch(batching: Batching) -> dict[str, int | None]:
+    """What makes an iteration: the same on any world size with a global batch, else this one's own."""
+    if batching.clock == "global":
+        return {"global_batch_size": batching.global_batch_size}
+    return {"micro_batch_size": batching.micro_batch_size, "data_parallel_size": batching.data_parallel_size}
+
+
+def _order(plan: Plan) -> dict[str, Any] | str:
     order = plan.train.order if plan.train is not None else None
     if order is None:
-        return ["opaque"]
-    return [order.samples, order.shuffle, order.seed, order.endless, order.contiguous, order.drop_last]
+        return "the loader's own"
+    names = ("samples", "shuffle", "seed", "endless", "contiguous", "drop_last")
+    return {name: getattr(order, name) for name in names}
 
 
 def trajectory_digest(plan: Plan) -> str:

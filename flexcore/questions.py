@@ -145,7 +145,7 @@ def window_samples(plan: Plan, iteration: int, rank: int = 0) -> tuple[int, ...]
 
 
 def with_world_size(plan: Plan, world_size: int) -> Plan:
-    """The plan of the same request on another number of ranks.
+    """The plan of the same request on another number of ranks, whatever checkpoints stand in its work_dir.
 
     Raises:
         ConfigError: the request has no plan there.
@@ -154,5 +154,6 @@ def with_world_size(plan: Plan, world_size: int) -> Plan:
 
     torchrun = (("RANK", "0"), ("WORLD_SIZE", str(world_size)))
     environment = torchrun if plan.config.launcher in (None, "pytorch") else None
-    facts = evolve(plan.facts, world_size=world_size, environment=environment, local_world_size=None)
+    facts = evolve(plan.facts, world_size=world_size, environment=environment, local_world_size=None,
+                   checkpoints=None, named_checkpoint=None)  # fmt: skip
     return make(plan.config, facts, mode=plan.mode, smoke=plan.smoke)

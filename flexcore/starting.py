@@ -32,6 +32,12 @@ CHANGES: Mapping[str, Change] = {
 }
 
 
+REMEDIES: Mapping[str, str] = {
+    "batches": "Restore the batch and world size, or start in another work_dir; "
+    "with global_batch_size a run goes on at any world size.",
+}
+
+
 def newest(checkpoints: tuple[CheckpointFact, ...] | None) -> CheckpointFact | None:
     """The resumable checkpoint with the most iterations; of two at one iteration, the validated one."""
     able = [fact for fact in checkpoints or () if fact.resumable]
@@ -115,10 +121,16 @@ def resume_problems(
     return found
 
 
+def _brief(text: str, limit: int = 200) -> str:
+    """JSON text as it may stand in a message."""
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
 def _difference(path: str, name: str, change: Change, then: str, now: str) -> Problem:
-    text = f"{shown(path)} was trained with {name} {shown(then, 200)}, this run has {shown(now, 200)} ({change})."
+    text = f"{shown(path)} was trained with {name} {_brief(then)}, this run has {_brief(now)} ({change})."
     if change == "incompatible":
-        return problem("FC005", ("resume",), text, "Restore the setting, or start in another work_dir.")
+        remedy = REMEDIES.get(name, "Restore the setting, or start in another work_dir.")
+        return problem("FC005", ("resume",), text, remedy)
     severity: Literal["warning", "info"] = "info" if change == "resume-safe" else "warning"
     return Problem(
         code="FC005", path=("resume",), message=text, remedy="Nothing to do if meant.", severity=severity

@@ -146,7 +146,7 @@ def started(plan: Plan, group: Group) -> Plan:
     """With the work_dir held: look again, verify what will be read, set damaged ones aside, and agree.
 
     Raises:
-        CheckpointRefused: the checkpoint the config names is damaged.
+        CheckpointRefused: the checkpoint the config names is damaged, or every one whose seed this start took.
     """
     facts, failure = plan.facts, None
     if group.rank.rank == 0:
@@ -160,6 +160,8 @@ def started(plan: Plan, group: Group) -> Plan:
     if len(set(digests)) > 1:
         text = "the ranks made different plans; this is a defect of flexcore."
         raise ConfigError([problem("FK015", (), text, "Report it with the config.")])
+    if final.environment.seed != plan.environment.seed:  # the model was initialised with the other one
+        raise CheckpointRefused("Every checkpoint was damaged and is set aside. Start again for a fresh run.")
     return final
 
 

@@ -909,8 +909,8 @@ CASES: dict[str, tuple[Any, Facts, list[str]]] = {
         base(resume=True),
         resumed(trajectory=(("model", '"x"'), ("loss", '"y"'), ("length", "1"))),
         [
-            "resume: 'w/checkpoints/iter_50' was trained with loss '\"y\"', this run has 'null' (trajectory-changing). Nothing to do if meant. [FC005]",
-            'resume: \'w/checkpoints/iter_50\' was trained with model \'"x"\', this run has \'{"type":"pkg.models:Net","width":8}\' (incompatible). Restore the setting, or start in another work_dir. [FC005]',
+            "resume: 'w/checkpoints/iter_50' was trained with loss \"y\", this run has null (trajectory-changing). Nothing to do if meant. [FC005]",
+            'resume: \'w/checkpoints/iter_50\' was trained with model "x", this run has {"type":"pkg.models:Net","width":8} (incompatible). Restore the setting, or start in another work_dir. [FC005]',
         ],
     ),
     "FC005 shorter": (
@@ -1075,7 +1075,7 @@ INFOS: dict[str, tuple[Any, Facts, list[str]]] = {
         resumed(trajectory=(("length", "1"),)),
         [
             (
-                "resume: 'w/checkpoints/iter_50' was trained with length '1', this run has '[3,75]' (resume-safe). "
+                "resume: 'w/checkpoints/iter_50' was trained with length 1, this run has {\"max_epochs\":3,\"max_iters\":75} (resume-safe). "
                 "Nothing to do if meant. [FC005]"
             ),
         ],

@@ -236,6 +236,18 @@ def test_a_damaged_newest_checkpoint_is_set_aside_and_the_one_before_used(uninte
     assert "set aside as iter_15.damaged-1, falling back" in text
 
 
+def test_a_run_that_took_the_seed_of_a_damaged_checkpoint_does_not_go_on_with_another(tmp_path):
+    """Its weights came from the one seed and its plan would name the other; the next start is fresh and whole."""
+    cfg = toys.config(tmp_path, randomness=None, train_cfg=dict(by_epoch=True, max_epochs=1))
+    run_alone(toys.trained, cfg)
+    damage(tmp_path / "checkpoints" / "epoch_1")
+    longer = {**cfg, "train_cfg": dict(by_epoch=True, max_epochs=2)}
+    with pytest.raises(CheckpointRefused, match="Every checkpoint was damaged and is set aside"):
+        run_alone(toys.trained, longer)
+    assert finish(longer)["iter"] == 18
+    assert toys.differences(tmp_path) == []
+
+
 @pytest.mark.parametrize(
     "how", [dict(resume=None, load_from="{}"), dict(resume="{}")], ids=["load_from", "resume"]
 )
