@@ -33,7 +33,8 @@ from shell.loggers.console import Console
 from shell.loggers.tensorboard import TensorBoardSink
 from shell.observing import observed
 from shell.predictions import Predictions
-from shell.processes import Group, Rank
+from shell.processes import Group
+from shell.ranks import Rank
 from shell.run import Run, Stages
 from shell.saving import CheckpointWriter
 from shell.settling import raise_together

@@ -10,7 +10,8 @@ import torch
 from flexcore.run_plan import Plan
 from flexcore.sampling import derived_seed
 from shell.data import seed_everything
-from shell.processes import Group, Rank
+from shell.processes import Group
+from shell.ranks import Rank
 
 
 def device_of(plan: Plan, group: Group) -> torch.device:

@@ -19,7 +19,8 @@ from flexcore.run_plan import Mode, Plan
 from shell import building, files, probe, settling
 from shell.building import BuildError
 from shell.cli import complain, say, with_places
-from shell.processes import LauncherError, die_with_parent, leave, read_rank
+from shell.processes import die_with_parent, leave
+from shell.ranks import LauncherError, read_rank
 from shell.results import EXIT_CODES, RunResult
 from shell.settling import PeerFailed, code_of
 

@@ -202,7 +202,7 @@ def raise_together(group: Group, failure: Exception | None) -> None:
 def code_of(error: BaseException) -> int:
     """The exit code an error ends `flexcore run` with; 1 for what is not foreseen."""
     from shell.building import BuildError
-    from shell.processes import LauncherError
+    from shell.ranks import LauncherError
 
     match error:
         case ConfigError() | BuildError() | LauncherError() | LockUnavailable():

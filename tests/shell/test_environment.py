@@ -9,7 +9,8 @@ import torch
 
 import flexcore
 from shell import environment
-from shell.processes import Group, Rank
+from shell.processes import Group
+from shell.ranks import Rank
 
 
 def plan_of(**changes):

@@ -7,7 +7,7 @@ from flexcore.problems import ConfigError
 from shell import results, settling
 from shell.building import BuildError
 from shell.locking import Holder, LockUnavailable, WorkDirLocked
-from shell.processes import LauncherError
+from shell.ranks import LauncherError
 
 PLAN = flexcore.plan(
     {

@@ -9,7 +9,8 @@ import time
 import pytest
 from attrs import field, frozen
 
-from shell.processes import Group, Rank, joined
+from shell.processes import Group, joined
+from shell.ranks import Rank
 from shell.stopping import SEVERITY, StopAgreement, StopSignals, interval, severest
 from tests.ranks import run_ranks, start_alone
 
