@@ -6,29 +6,22 @@ finds the old one or the new one whole. One writer at a time: hold `locking.work
 """
 
 import contextlib
-import hashlib
-import json
 import os
 import pathlib
-import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, ClassVar, Final, TypeAlias
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, TypeAlias
 
 import attrs
 import safetensors
 import torch
 
 from shell import manifests
-from shell.manifests import FileRecord, Manifest, Path
-from shell.state_tensors import DTYPES, Unsavable, check_json, check_tensor
+from shell.manifests import Manifest, Path
+from shell.state_tensors import Unsavable, check_json, check_tensor
+from shell.tensor_files import chunks, delete, make_directory, read_file, write_file
 
 JSON: TypeAlias = "bool | int | float | str | list[JSON] | tuple[JSON, ...] | dict[str, JSON] | None"
 Tensors: TypeAlias = Mapping[str, Mapping[str, torch.Tensor]]
-
-_ORDER: Final = {dtype: rank for rank, dtype in enumerate(DTYPES)}
-_MAX_HEADER_BYTES: Final = 100_000_000  # safetensors' own limit
-_ESCAPE: Final = "%json:"
-_CHUNK: Final = 16 * 2**20
 
 
 class StoreError(Exception):
@@ -95,8 +88,7 @@ class Loaded:
             )
         path = pathlib.Path(self.manifest.path, stem + manifests.SUFFIX)
         try:
-            with safetensors.safe_open(path, framework="pt", device="cpu") as file:
-                return {_unescaped(key): file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
+            return read_file(path)
         except (OSError, safetensors.SafetensorError) as error:
             raise DamagedCheckpoint(
                 self.manifest.path, (f"file {path.name!r} cannot be read: {error}",)
@@ -129,20 +121,19 @@ class Store:
         except OSError as error:
             raise SaveFailed(name, _told(error)) from error
         finally:
-            _delete(temporary)
+            delete(temporary)
             self._writing.discard(temporary.name)
 
     def _write(
         self, temporary: pathlib.Path, name: str, tensors: Tensors, fields: Mapping[str, JSON]
     ) -> None:
-        _make_directory(self._root)
-        _delete(temporary)
+        make_directory(self._root)
+        delete(temporary)
         temporary.mkdir()
         files = [
-            _write_file(temporary / (stem + manifests.SUFFIX), _chunks(part))
-            for stem, part in tensors.items()
+            write_file(temporary / (stem + manifests.SUFFIX), chunks(part)) for stem, part in tensors.items()
         ]
-        _write_file(temporary / manifests.MANIFEST, [manifests.seal(name, files, fields)])
+        write_file(temporary / manifests.MANIFEST, [manifests.seal(name, files, fields)])
         manifests.sync_directory(temporary)
 
     def _commit(self, temporary: pathlib.Path, name: str) -> pathlib.Path:
@@ -178,7 +169,7 @@ class Store:
         hidden = manifests.first_free(self._root, f"{manifests.TEMPORARY}{path.name.removeprefix('.')}-gone-")
         path.rename(hidden)
         manifests.sync_directory(self._root)
-        _delete(hidden)
+        delete(hidden)
 
     def amend(self, name: str, change: Callable[[Mapping[str, Any]], Mapping[str, JSON]]) -> None:
         """Replace the fields of a standing checkpoint by one rename; its tensors stay as they are.
@@ -195,8 +186,8 @@ class Store:
                 raise SaveFailed(name, found.reason)
             fields = change(found.fields)
             check_json("fields", dict(fields))
-            _delete(temporary)
-            _write_file(temporary, [manifests.seal(name, found.files, fields)])
+            delete(temporary)
+            write_file(temporary, [manifests.seal(name, found.files, fields)])
             temporary.rename(path / manifests.MANIFEST)
             manifests.sync_directory(path)
         except OSError as error:
@@ -227,13 +218,13 @@ class Store:
             for stem in stems if stem in loaded.stems for key, tensor in loaded.tensors(stem).items()
         }  # fmt: skip
         temporary = self._root / f"{manifests.TEMPORARY}{name}-published-{self._run_id}"
-        _delete(temporary)
+        delete(temporary)
         try:
-            record = _write_file(temporary, _chunks(tensors))
+            record = write_file(temporary, chunks(tensors))
             final = self._root / f"{name}-{record.sha256[:8]}{manifests.SUFFIX}"
             temporary.rename(final)
         finally:
-            _delete(temporary)
+            delete(temporary)
         manifests.sync_directory(self._root)
         return final
 
@@ -276,7 +267,7 @@ class Store:
             if owner and isinstance(manifests.read(self._root / owner), Manifest):
                 self._discard(path)
             if entry.startswith(manifests.TEMPORARY) and entry not in self._writing:
-                _delete(path)
+                delete(path)
         return entry.startswith(".") and not self._has(entry)
 
     def _has(self, entry: str) -> bool:
@@ -299,87 +290,6 @@ def check_savable(name: str, tensors: Tensors, fields: Mapping[str, JSON]) -> No
         raise Unsavable(
             "fields", "nested too deep", "they are a tree: they may not contain themselves"
         ) from None
-
-
-def _chunks(tensors: Mapping[str, torch.Tensor]) -> Iterator[bytes | memoryview]:
-    """The bytes of a safetensors file, one tensor in host memory at a time."""
-    ordered = sorted(tensors.items(), key=lambda item: (_ORDER[item[1].dtype], item[0]))
-    yield _header(ordered)
-    for _, tensor in ordered:
-        data = _bytes(tensor)
-        for start in range(0, len(data), _CHUNK):
-            yield data[start : start + _CHUNK]
-
-
-def _header(ordered: list[tuple[str, torch.Tensor]]) -> bytes:
-    table: dict[str, Any] = {}
-    end = 0
-    for name, tensor in ordered:
-        begin, end = end, end + tensor.numel() * tensor.element_size()
-        table[_escaped(name)] = {
-            "dtype": DTYPES[tensor.dtype],
-            "shape": [*tensor.shape],
-            "data_offsets": [begin, end],
-        }
-    text = json.dumps(table, ensure_ascii=False, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    if len(text) > _MAX_HEADER_BYTES:
-        raise OSError(
-            f"the names of {len(ordered)} tensors need more than {_MAX_HEADER_BYTES} bytes in one file"
-        )
-    return len(text).to_bytes(8, "little") + text
-
-
-def _bytes(tensor: torch.Tensor) -> memoryview:
-    plain = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
-    flat = plain.as_strided(
-        (plain.numel(),), (1,)
-    )  # one element may be contiguous and yet have another stride
-    return flat.view(torch.uint8).numpy().data
-
-
-def _escaped(name: str) -> str:
-    """`name` as a key of the header: text that UTF-8 cannot hold and the header's own key go as escaped JSON."""
-    odd = (
-        name == "__metadata__"
-        or name.startswith(_ESCAPE)
-        or any("\ud800" <= letter <= "\udfff" for letter in name)
-    )
-    return _ESCAPE + json.dumps(name) if odd else name
-
-
-def _unescaped(key: str) -> str:
-    return str(json.loads(key.removeprefix(_ESCAPE))) if key.startswith(_ESCAPE) else key
-
-
-def _write_file(path: pathlib.Path, chunks: Iterable[bytes | memoryview]) -> FileRecord:
-    """Write, hash and fsync a new file; what is hashed is what was meant, not what the disk says."""
-    digest, size = hashlib.sha256(), 0
-    with path.open("xb") as file:
-        for chunk in chunks:
-            file.write(chunk)
-            digest.update(chunk)
-            size += len(chunk)
-        file.flush()
-        os.fsync(file.fileno())
-    return FileRecord(path.name, digest.hexdigest(), size)
-
-
-def _make_directory(path: pathlib.Path) -> None:
-    """Create a directory and its parents, each made durable in its own parent."""
-    if not path.is_dir():
-        _make_directory(path.parent)
-        path.mkdir(exist_ok=True)
-        manifests.sync_directory(path.parent)
-
-
-def _delete(path: pathlib.Path) -> None:
-    """Delete a file, link or tree if it is there; what cannot be deleted stays for the next sweep."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with contextlib.suppress(OSError):
-            path.unlink(missing_ok=True)
 
 
 def _told(error: OSError) -> str:

@@ -18,7 +18,7 @@ from flexcore.rules import problem
 from flexcore.run_plan import Environment, Plan
 from flexcore.sampling import Order, derived_seed
 from shell import building, ordering
-from shell.state_tensors import restore_rng, rng_state
+from shell.optimizer_states import restore_rng, rng_state
 
 Collate = Callable[[list[Any]], Any]
 

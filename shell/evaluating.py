@@ -10,9 +10,9 @@ from attrs import frozen
 
 from flexcore.run_plan import Evaluation
 from shell.data import batch_size, to_device
+from shell.optimizer_states import restore_rng, rng_state
 from shell.predictions import Predictions
 from shell.run import Run
-from shell.state_tensors import restore_rng, rng_state
 
 
 @frozen

@@ -9,17 +9,10 @@ import torch
 from flexcore.plan_files import trajectory
 from shell.checkpoints import DamagedCheckpoint, Loaded, RemoveFailed, SaveFailed, Store
 from shell.hooks.ema import EMAHook
+from shell.optimizer_states import optimizer_state, restore_optimizer, restore_rng, rng_state
 from shell.results import CheckpointRefused
 from shell.run import Run
-from shell.state_tensors import (
-    StateMismatch,
-    join,
-    optimizer_state,
-    restore_optimizer,
-    restore_rng,
-    rng_state,
-    split,
-)
+from shell.state_tensors import StateMismatch, join, split
 from shell.strategies.base import trainable
 
 

@@ -5,33 +5,20 @@ tensor, {"$tuple": [...]}, {"$dict": [[key, value], ...]} for keys that are not 
 """
 
 import base64
-import copy
-import random
 import struct
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any, Final
 
 import torch
 
-# The names of the safetensors format, widest first: the order in which a file holds them, so that all lie aligned.
-_KINDS: Final = (
-    "float64:F64 int64:I64 uint64:U64 complex64:C64 float32:F32 int32:I32 uint32:U32 bfloat16:BF16 float16:F16 "
-    "int16:I16 uint16:U16 float8_e4m3fn:F8_E4M3 float8_e5m2:F8_E5M2 int8:I8 uint8:U8 bool:BOOL"
-)
-DTYPES: Final[Mapping[torch.dtype, str]] = MappingProxyType(
-    {getattr(torch, kind.split(":")[0]): kind.split(":")[1] for kind in _KINDS.split()}
-)
+from shell.tensor_files import DTYPES
+
 _PLAIN_TENSORS: Final = (torch.Tensor, torch.nn.Parameter)
 _KEY_TYPES: Final = (str, int, float, bool, type(None), bytes, tuple)
 _NUMPY_KINDS: Final = "biufcmMSU"
 _JSON_INT_BITS: Final = 64
-_HOST_KEYS: Final = ("step",)  # torch.optim keeps these on the CPU unless its group is capturable or fused
-
-Named = Iterable[tuple[str, torch.Tensor]]
-Tree = Mapping[str, Any]
 
 
 class StateError(ValueError):
@@ -233,108 +220,3 @@ _DECODERS: Final[Mapping[str, Callable[[Any, Mapping[str, torch.Tensor]], Any]]]
         _tensor(node["$array"], tensors).cpu().numpy().tobytes(), node["dtype"], node["shape"]
     ),
 }
-
-
-def optimizer_state(optimizer: torch.optim.Optimizer, named_parameters: Named) -> dict[str, Any]:
-    """The optimizer's state by parameter name: {"state", "shapes", "param_groups"}; its tensors are not copies."""
-    names = _names(named_parameters)
-    parameters = [tensor for group in optimizer.param_groups for tensor in group["params"]]
-    return {
-        "state": {_name(names, key): dict(value) for key, value in optimizer.state.items()},
-        "shapes": {_name(names, tensor): list(tensor.shape) for tensor in parameters},
-        "param_groups": [_group(names, group) for group in optimizer.param_groups],
-    }
-
-
-def _names(named_parameters: Named) -> dict[int, str]:
-    names: dict[int, str] = {}
-    for name, tensor in named_parameters:
-        names.setdefault(id(tensor), name)
-    return names
-
-
-def _name(names: Mapping[int, str], owner: object) -> str:
-    if id(owner) not in names:
-        rule = "everything it trains or keeps state for must be among named_parameters"
-        raise Unsavable("A parameter of the optimizer", f"an unnamed {type(owner).__name__}", rule)
-    return names[id(owner)]
-
-
-def _group(names: Mapping[int, str], group: Mapping[str, Any]) -> dict[str, Any]:
-    """Hyper-parameters, and the names of "params" ("param_names" says the same, in torch's words)."""
-    hyper = {key: value for key, value in group.items() if key not in ("params", "param_names")}
-    return {**hyper, "params": [_name(names, tensor) for tensor in group["params"]]}
-
-
-def restore_optimizer(optimizer: torch.optim.Optimizer, named_parameters: Named, tree: Tree) -> None:
-    """Put back what `optimizer_state` told, each value copied in its own dtype, so that training goes on to the bit.
-
-    torch's load_state_dict casts state to the parameter's dtype, which changes NAdam and ASGD in float64.
-
-    Raises:
-        StateMismatch: other groups, names or shapes; the optimizer is as it was.
-
-    """
-    current = optimizer_state(optimizer, named_parameters := list(named_parameters))
-    _check_groups(current["param_groups"], tree["param_groups"])
-    _check_shapes(current["shapes"], tree["shapes"])
-    names = _names(named_parameters)
-    groups, states = copy.deepcopy((tree["param_groups"], tree["state"]))  # at once: a shared lr stays shared
-    optimizer.state.clear()
-    for group, saved in zip(optimizer.param_groups, groups, strict=True):
-        group.update({key: value for key, value in saved.items() if key != "params"})
-        host_keys = () if saved.get("capturable") or saved.get("fused") else _HOST_KEYS
-        for tensor in group["params"]:
-            for key, value in states.get(names[id(tensor)], {}).items():
-                optimizer.state[tensor][key] = value if key in host_keys else _moved(value, tensor.device)
-
-
-def _check_groups(current: Sequence[Mapping[str, Any]], saved: Sequence[Mapping[str, Any]]) -> None:
-    if len(current) != len(saved):
-        rule = f"the checkpoint has {len(saved)}: build the optimizer as it was"
-        raise StateMismatch("The number of parameter groups", str(len(current)), rule)
-    for index, (here, there) in enumerate(zip(current, saved, strict=True)):
-        odd = sorted(set(here["params"]) ^ set(there["params"]))
-        if odd:
-            rule = "only one of checkpoint and optimizer has them: build the model and groups as they were"
-            raise StateMismatch(f"Parameters of group {index}", f"different in {', '.join(odd[:5])}", rule)
-
-
-def _check_shapes(current: Mapping[str, list[int]], saved: Mapping[str, list[int]]) -> None:
-    for name, shape in current.items():
-        if shape != list(saved[name]):
-            rule = f"the checkpoint's is {list(saved[name])}"
-            raise StateMismatch(f"Parameter {name!r}", f"of shape {shape}", rule)
-
-
-def _moved(value: Any, device: torch.device) -> Any:
-    if isinstance(value, torch.Tensor):
-        return value.to(device)
-    return [_moved(item, device) for item in value] if isinstance(value, list) else value
-
-
-def rng_state() -> dict[str, Any]:
-    """Where every global random stream stands: torch on the CPU and each initialised CUDA device, numpy, Python."""
-    tree: dict[str, Any] = {"torch": torch.get_rng_state(), "python": random.getstate()}
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        tree["cuda"] = torch.cuda.get_rng_state_all()
-    if "numpy" in sys.modules:
-        import numpy as np
-
-        tree["numpy"] = np.random.get_state(legacy=False)  # noqa: NPY002 - the global stream is what user code draws from
-    return tree
-
-
-def restore_rng(tree: Mapping[str, Any]) -> tuple[str, ...]:
-    """Set every stream in `tree`; returns those that this machine lacks (CUDA devices), to be told to the user."""
-    torch.set_rng_state(tree["torch"].cpu())
-    random.setstate(tree["python"])
-    if "numpy" in tree:
-        import numpy as np
-
-        np.random.set_state(tree["numpy"])  # noqa: NPY002
-    devices = torch.cuda.device_count()
-    for index, state in enumerate(tree.get("cuda", ())):
-        if index < devices:
-            torch.cuda.set_rng_state(state.cpu(), index)
-    return tuple(f"cuda:{index}" for index in range(devices, len(tree.get("cuda", ()))))

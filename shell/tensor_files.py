@@ -1,0 +1,116 @@
+"""A checkpoint's files are durable and hashed as they are written, and its tensors come back from safetensors to the bit."""
+
+import contextlib
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Any, Final
+
+import safetensors
+import torch
+
+from shell.manifests import FileRecord, sync_directory
+
+# The names of the safetensors format, widest first: the order in which a file holds them, so that all lie aligned.
+_KINDS: Final = (
+    "float64:F64 int64:I64 uint64:U64 complex64:C64 float32:F32 int32:I32 uint32:U32 bfloat16:BF16 float16:F16 "
+    "int16:I16 uint16:U16 float8_e4m3fn:F8_E4M3 float8_e5m2:F8_E5M2 int8:I8 uint8:U8 bool:BOOL"
+)
+DTYPES: Final[Mapping[torch.dtype, str]] = MappingProxyType(
+    {getattr(torch, kind.split(":")[0]): kind.split(":")[1] for kind in _KINDS.split()}
+)
+_ORDER: Final = {dtype: rank for rank, dtype in enumerate(DTYPES)}
+_MAX_HEADER_BYTES: Final = 100_000_000  # safetensors' own limit
+_ESCAPE: Final = "%json:"
+_CHUNK: Final = 16 * 2**20
+
+
+def chunks(tensors: Mapping[str, torch.Tensor]) -> Iterator[bytes | memoryview]:
+    """The bytes of a safetensors file, one tensor in host memory at a time."""
+    ordered = sorted(tensors.items(), key=lambda item: (_ORDER[item[1].dtype], item[0]))
+    yield _header(ordered)
+    for _, tensor in ordered:
+        data = _bytes(tensor)
+        for start in range(0, len(data), _CHUNK):
+            yield data[start : start + _CHUNK]
+
+
+def _header(ordered: list[tuple[str, torch.Tensor]]) -> bytes:
+    table: dict[str, Any] = {}
+    end = 0
+    for name, tensor in ordered:
+        begin, end = end, end + tensor.numel() * tensor.element_size()
+        table[_escaped(name)] = {
+            "dtype": DTYPES[tensor.dtype],
+            "shape": [*tensor.shape],
+            "data_offsets": [begin, end],
+        }
+    text = json.dumps(table, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    if len(text) > _MAX_HEADER_BYTES:
+        raise OSError(
+            f"the names of {len(ordered)} tensors need more than {_MAX_HEADER_BYTES} bytes in one file"
+        )
+    return len(text).to_bytes(8, "little") + text
+
+
+def _bytes(tensor: torch.Tensor) -> memoryview:
+    plain = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
+    flat = plain.as_strided(
+        (plain.numel(),), (1,)
+    )  # one element may be contiguous and yet have another stride
+    return flat.view(torch.uint8).numpy().data
+
+
+def _escaped(name: str) -> str:
+    """`name` as a key of the header: text that UTF-8 cannot hold and the header's own key go as escaped JSON."""
+    odd = (
+        name == "__metadata__"
+        or name.startswith(_ESCAPE)
+        or any("\ud800" <= letter <= "\udfff" for letter in name)
+    )
+    return _ESCAPE + json.dumps(name) if odd else name
+
+
+def write_file(path: pathlib.Path, parts: Iterable[bytes | memoryview]) -> FileRecord:
+    """Write, hash and fsync a new file; what is hashed is what was meant, not what the disk says."""
+    digest, size = hashlib.sha256(), 0
+    with path.open("xb") as file:
+        for part in parts:
+            file.write(part)
+            digest.update(part)
+            size += len(part)
+        file.flush()
+        os.fsync(file.fileno())
+    return FileRecord(path.name, digest.hexdigest(), size)
+
+
+def read_file(path: pathlib.Path) -> dict[str, torch.Tensor]:
+    """The tensors of a file by name, on the CPU, in memory of their own; OSError or SafetensorError if it cannot be read."""
+    with safetensors.safe_open(path, framework="pt", device="cpu") as file:
+        return {_unescaped(key): file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
+
+
+def _unescaped(key: str) -> str:
+    return str(json.loads(key.removeprefix(_ESCAPE))) if key.startswith(_ESCAPE) else key
+
+
+def make_directory(path: pathlib.Path) -> None:
+    """Create a directory and its parents, each made durable in its own parent."""
+    if not path.is_dir():
+        make_directory(path.parent)
+        path.mkdir(exist_ok=True)
+        sync_directory(path.parent)
+
+
+def delete(path: pathlib.Path) -> None:
+    """Delete a file, link or tree if it is there; what cannot be deleted stays for the next sweep."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
