@@ -241,7 +241,9 @@ def _dry(arguments: argparse.Namespace, source: files.Source) -> "flexcore.Plan"
     facts = evolve(facts, entropy=None, started_at=None)
     first = flexcore.plan(source.data, facts, mode=arguments.mode)
     if len(arguments.world_sizes) > 1:
-        return first  # worlds side by side are what-ifs: what stands in work_dir belongs to one of them at most
+        return (
+            first  # worlds side by side are what-ifs: what stands in work_dir belongs to one of them at most
+        )
     facts = evolve(probe.checkpoints(facts, first.config, first.names.work_dir), free_disk=None)
     return flexcore.plan(first.config, facts, mode=arguments.mode)
 

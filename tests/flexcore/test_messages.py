@@ -1075,7 +1075,7 @@ INFOS: dict[str, tuple[Any, Facts, list[str]]] = {
         resumed(trajectory=(("length", "1"),)),
         [
             (
-                "resume: 'w/checkpoints/iter_50' was trained with length 1, this run has {\"max_epochs\":3,\"max_iters\":75} (resume-safe). "
+                'resume: \'w/checkpoints/iter_50\' was trained with length 1, this run has {"max_epochs":3,"max_iters":75} (resume-safe). '
                 "Nothing to do if meant. [FC005]"
             ),
         ],
