@@ -44,9 +44,13 @@ OPERATIONS = {
 
 
 def in_child(work):
-    """The wait status of a forked process that does `work`."""
+    """The wait status of a forked process that does `work`.
+
+    On one thread: the pool of a parent that has computed does not come along, and torch would wait for it.
+    """
     pid = os.fork()
     if pid == 0:
+        torch.set_num_threads(1)
         code = 1
         with contextlib.suppress(BaseException):
             code = work() or 0
@@ -197,6 +201,7 @@ def test_random_kills_never_lose_the_latest_finished_save(tmp_path, naming):
         reading, writing = os.pipe()
         pid = os.fork()
         if pid == 0:
+            torch.set_num_threads(1)
             with contextlib.suppress(BaseException):
                 keep_saving(tmp_path, writing, last + 1, naming)
             os._exit(1)

@@ -236,7 +236,7 @@ class Wishes:
         if run.iter == self.checkpoint:
             run.request_checkpoint("wished")
         if run.iter == self.stop:
-            run.request_stop("enough")
+            run.request_stop("enough", alike=True)
 
 
 def config(work_dir: pathlib.Path, **changes: Any) -> dict[str, Any]:
