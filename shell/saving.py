@@ -8,6 +8,7 @@ import torch
 
 from flexcore.plan_files import trajectory
 from shell.checkpoints import DamagedCheckpoint, Loaded, RemoveFailed, SaveFailed, Store
+from shell.environment import reseed
 from shell.hooks.ema import EMAHook
 from shell.optimizer_states import optimizer_state, restore_optimizer, restore_rng, rng_state
 from shell.results import CheckpointRefused
@@ -154,6 +155,7 @@ def restore(run: Run, loaded: Loaded) -> list[str]:
         replay = state["replay"][run.rank]
         run.replay_from = None if replay is None else _opened(replay)
         return list(restore_rng(_opened(state["rng"][run.rank])))
+    reseed(run.plan, int(loaded.manifest.fields["iter"]), run.rank)
     return [
         f"RNG: saved for {len(state['rng'])} ranks; each of {run.world_size} derives its own from (seed, iteration, rank)"
     ]

@@ -13,6 +13,7 @@ import time
 import pytest
 
 from flexcore.problems import ConfigError
+from flexcore.sampling import derived_seed
 from shell.results import CheckpointRefused
 from tests.ranks import run_alone, run_ranks, start_alone, start_ranks
 from tests.shell import toys
@@ -282,4 +283,15 @@ def test_a_longer_run_goes_on_where_the_shorter_ended(tmp_path):
     assert [i for i, _, _ in toys.steps(tmp_path)] == list(range(45))
     assert [event["iter"] for event in toys.recorded(tmp_path, "validate")] == [9, 18, 27, 36, 45]
     assert json.loads((tmp_path / "counted.0").read_text()) == [45, sum(range(45))]
+    assert toys.differences(tmp_path) == []
+
+
+def test_on_other_ranks_each_stream_is_derived_from_seed_iteration_and_rank(tmp_path):
+    """One rank's streams cannot serve two: a resume says so and seeds each rank by a pure function."""
+    cfg = toys.config(tmp_path, global_batch_size=4, train_dataloader=dict(dataset=dict(type="tests.shell.toys:Points", n=34), batch_size=2),
+                      custom_hooks=[dict(type="tests.shell.toys:Seeds"), dict(type="tests.shell.toys:Wishes", stop=10)])  # fmt: skip
+    assert run_alone(toys.trained, cfg)["iter"] == 11
+    run_ranks(2, toys.trained_rank, cfg)
+    seeds = [int((tmp_path / f"seed{rank}").read_text()) for rank in range(2)]
+    assert seeds == [derived_seed(7, 11, rank) for rank in range(2)]
     assert toys.differences(tmp_path) == []

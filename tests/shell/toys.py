@@ -226,6 +226,13 @@ class Groups:
             (run.work_dir / "groups").write_text(json.dumps(told))
 
 
+class Seeds:
+    """Tells what each rank's stream was seeded with once a checkpoint is loaded."""
+
+    def after_load_checkpoint(self, run: Any, **_: Any) -> None:
+        (run.work_dir / f"seed{run.rank}").write_text(str(torch.initial_seed()))
+
+
 class Wishes:
     """Asks for a checkpoint and for a stop at these 0-based iterations."""
 
