@@ -7,9 +7,9 @@ from attrs import evolve
 from flexcore.components import Component, Supplied
 from flexcore.config import Config, DataLoader, DefaultSampler, InfiniteSampler, NamedLoader
 from flexcore.facts import Facts
+from flexcore.plan_training import Batching
 from flexcore.problems import Problem
 from flexcore.rules import problem
-from flexcore.run_plan import Batching
 from flexcore.sampling import Order
 
 

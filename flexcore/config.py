@@ -104,10 +104,9 @@ class Paramwise:
 
 
 @frozen(kw_only=True)
-class PlainOptim:
-    """OptimWrapper: full precision."""
+class _Optim:
+    """What every optimizer wrapper has. accumulative_counts: micro-batches to an update."""
 
-    NAME = "OptimWrapper"
     optimizer: Component | Supplied
     accumulative_counts: int | None = None
     accumulation_tail: Tail = "carry"
@@ -117,7 +116,14 @@ class PlainOptim:
 
 
 @frozen(kw_only=True)
-class AmpOptim:
+class PlainOptim(_Optim):
+    """OptimWrapper: full precision."""
+
+    NAME = "OptimWrapper"
+
+
+@frozen(kw_only=True)
+class AmpOptim(_Optim):
     """AmpOptimWrapper: forward passes under autocast; float16 also scales the loss.
 
     dtype None: float16 on cuda, bfloat16 on cpu, as torch.autocast chooses.
@@ -125,12 +131,6 @@ class AmpOptim:
     """
 
     NAME = "AmpOptimWrapper"
-    optimizer: Component | Supplied
-    accumulative_counts: int | None = None
-    accumulation_tail: Tail = "carry"
-    clip_grad: ClipGrad | None = None
-    paramwise_cfg: Paramwise | None = None
-    constructor: str | None = None
     dtype: Literal["float16", "bfloat16"] | None = None
     loss_scale: float | Literal["dynamic"] | Data = "dynamic"
     use_fsdp: bool = False

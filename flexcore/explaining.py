@@ -9,7 +9,8 @@ from flexcore.components import Component, Supplied
 from flexcore.config import DataLoader
 from flexcore.hook_texts import end_of, text_of
 from flexcore.hooks import STAGES
-from flexcore.run_plan import EvalData, Fresh, Group, LoadWeights, Plan, Resume
+from flexcore.plan_training import Group
+from flexcore.run_plan import EvalData, Fresh, LoadWeights, Plan, Resume
 from flexcore.strategies import SingleDevice
 
 SHOWN_EVENTS = 4

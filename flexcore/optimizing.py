@@ -7,7 +7,7 @@ from flexcore.config import AmpOptim, Config, Paramwise, PlainOptim
 from flexcore.facts import Facts, GroupFact
 from flexcore.optimizers import base
 from flexcore.paramwise import groups
-from flexcore.run_plan import Batching, Group, Optimizer, Precision
+from flexcore.plan_training import Batching, Group, Optimizer, Precision
 
 
 def optimizer(config: Config, batching: Batching | None, facts: Facts) -> Optimizer | None:

@@ -11,7 +11,7 @@ from flexcore import optimizers
 from flexcore.components import Component, Data
 from flexcore.config import Paramwise
 from flexcore.facts import ParameterFact
-from flexcore.run_plan import Group
+from flexcore.plan_training import Group
 
 MULTIPLIERS = ("lr_mult", "decay_mult")
 

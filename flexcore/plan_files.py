@@ -11,9 +11,10 @@ from flexcore.config import FORMAT_VERSION
 from flexcore.converting import dump, marked, structure, unmarked
 from flexcore.facts import Facts
 from flexcore.optimizing import waits_for_parameters
+from flexcore.plan_training import Batching
 from flexcore.problems import ConfigError, shown
 from flexcore.rules import problem
-from flexcore.run_plan import Batching, Plan
+from flexcore.run_plan import Plan
 
 
 def to_json(plan: Plan, indent: int | None = None) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from attrs import evolve, frozen
 
 from flexcore import curves
-from flexcore.run_plan import Group
+from flexcore.plan_training import Group
 from flexcore.schedules import ReduceOnPlateau, Schedule
 
 

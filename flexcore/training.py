@@ -6,9 +6,10 @@ from flexcore import batching as batches
 from flexcore.config import Config, DataLoader, DefaultSampler, EpochLoop
 from flexcore.curves import lost, resolved
 from flexcore.facts import Facts
+from flexcore.plan_training import Batching, TrainData
 from flexcore.problems import Path, Problem
 from flexcore.rules import problem
-from flexcore.run_plan import Batching, Environment, TrainData
+from flexcore.run_plan import Environment
 from flexcore.schedules import Schedule
 from flexcore.timeline import Timeline
 

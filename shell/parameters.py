@@ -9,9 +9,9 @@ from torch import nn
 
 from flexcore.components import Data, thaw
 from flexcore.facts import GroupFact, ParameterFact
+from flexcore.plan_training import Optimizer
 from flexcore.problems import ConfigError
 from flexcore.rules import problem
-from flexcore.run_plan import Optimizer
 from shell import building
 from shell.strategies.base import trainable
 

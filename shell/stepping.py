@@ -8,8 +8,8 @@ import torch
 from attrs import evolve
 from torch import nn
 
-from flexcore.run_plan import Optimizer as PlannedOptimizer
-from flexcore.run_plan import Precision
+from flexcore.plan_training import Optimizer as PlannedOptimizer
+from flexcore.plan_training import Precision
 from shell.contracts import Contract, Outputs
 from shell.strategies.base import Strategy
 
@@ -59,9 +59,8 @@ class OptimWrapper:
         return self.closing
 
     @contextmanager
-    def optim_context(self, model: nn.Module | None = None) -> Iterator[None]:
+    def optim_context(self, model: nn.Module | None = None) -> Iterator[None]:  # noqa: ARG002 - mmengine's signature
         """Autocast, and no gradient reduction before the window closes. For models with a train_step."""
-        _ = model
         with self.autocast(), nullcontext() if self.closing else self.strategy.accumulating():
             yield
 

@@ -13,18 +13,15 @@ from shell.strategies.base import clipper, trainable
 
 
 class SingleDeviceStrategy:
-    def __init__(self, settings: SingleDevice, device: torch.device) -> None:
+    def __init__(self, _: SingleDevice, device: torch.device) -> None:
         self.device = device
-        _ = settings
 
-    def prepare(self, model: nn.Module, *, self_stepping: bool) -> nn.Module:
+    def prepare(self, model: nn.Module, *, self_stepping: bool) -> nn.Module:  # noqa: ARG002 - nothing to wrap
         self.model = model.to(self.device)
         self.clip_gradients = clipper([p for _, p in trainable(model)])
-        _ = self_stepping
         return self.model
 
-    def backward(self, loss: torch.Tensor, *, closing: bool) -> None:
-        _ = closing
+    def backward(self, loss: torch.Tensor, *, closing: bool) -> None:  # noqa: ARG002 - nothing to reduce
         loss.backward()
 
     def accumulating(self) -> AbstractContextManager[Any]:

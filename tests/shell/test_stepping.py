@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from flexcore.config import ClipGrad
-from flexcore.run_plan import Optimizer, Precision
+from flexcore.plan_training import Optimizer, Precision
 from flexcore.strategies import SingleDevice
 from shell.contracts import contract_of
 from shell.stepping import OptimWrapper, stepper

@@ -11,8 +11,8 @@ import shell.hooks
 from flexcore.config import ClipGrad
 from flexcore.converting import dump, marked
 from flexcore.facts import CheckpointFact, Facts, HookFact, ParameterFact
+from flexcore.plan_training import Optimizer, Precision
 from flexcore.problems import ConfigError
-from flexcore.run_plan import Optimizer, Precision
 from shell.contracts import contract_of
 from shell.processes import joined
 from shell.settling import PeerFailed, _compare, _shared, raise_together
