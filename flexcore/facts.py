@@ -15,6 +15,7 @@ class CheckpointFact:
         resumable: False for weights saved inside an accumulation window.
         validated: the validation due at that point was done before the save.
         trajectory: (field, JSON text) of what decided its weights; see flexcore.starting.
+        hooks: the keys under which it holds hooks' state; None: not known.
     """
 
     path: str
@@ -27,6 +28,7 @@ class CheckpointFact:
     world_size: int | None = None
     strategy: str | None = None
     best: bool = False
+    hooks: tuple[str, ...] | None = None
 
 
 @frozen(kw_only=True)
@@ -59,12 +61,13 @@ class GroupFact:
 class HookFact:
     """What a user's hook class says of itself: the stages it listens to and its own priority.
 
-    `place` is its index in custom_hooks or its key in default_hooks.
+    `place` is its index in custom_hooks or its key in default_hooks. stateful: it has a state_dict to save.
     """
 
     place: int | str
     stages: tuple[str, ...]
     priority: int | str | None = None
+    stateful: bool = False
 
 
 @frozen(kw_only=True)

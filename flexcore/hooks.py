@@ -1,5 +1,6 @@
 """Stages, priorities and the order hooks run in; their settings are in hook_specs, and no hook is run here."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import get_args
 
@@ -31,6 +32,7 @@ __all__ = [
     "EMA",
     "PRIORITIES",
     "STAGES",
+    "STATEFUL",
     "BuiltinHook",
     "Checkpoint",
     "EarlyStopping",
@@ -55,6 +57,7 @@ __all__ = [
     "merged",
     "priority_of",
     "stages_of",
+    "state_keys",
     "valid_priority",
 ]
 
@@ -79,6 +82,9 @@ BuiltinHook = (
     | EMA | EarlyStopping | NaNGuard | SyncBuffers | EmptyCache | Profiler | Throughput
 )  # fmt: skip
 BUILTIN_HOOKS: tuple[type[BuiltinHook], ...] = get_args(BuiltinHook)
+
+STATEFUL: tuple[type[BuiltinHook], ...] = (ParamScheduler, Checkpoint, EMA, EarlyStopping, NaNGuard)
+"""The built-in hooks whose state a checkpoint holds."""
 
 DEFAULT_SLOTS: Mapping[str, BuiltinHook] = {
     "runtime_info": RuntimeInfo(),
@@ -115,7 +121,9 @@ class PlannedHook:
 
     Attributes:
         name: class name. place: its key in default_hooks or index in custom_hooks.
+        key: what its state is filed under in checkpoints, wherever it is registered.
         stages: what it listens to, in STAGES order; None while a user's class has not been looked at.
+        stateful: whether it has state to save; None as above.
     """
 
     name: str
@@ -123,6 +131,19 @@ class PlannedHook:
     place: int | str
     hook: Hook
     stages: tuple[str, ...] | None
+    key: str = ""
+    stateful: bool | None = None
+
+
+def state_keys(hooks: Iterable[Hook]) -> tuple[str, ...]:
+    """What the state of each is filed under: its type, and from the second of a type on "#2", "#3", ... in order."""
+    seen: Counter[str] = Counter()
+    keys = []
+    for hook in hooks:
+        kind = hook.component.type.replace(":", ".") if isinstance(hook, UserHook) else hook.NAME
+        seen[kind] += 1
+        keys.append(kind if seen[kind] == 1 else f"{kind}#{seen[kind]}")
+    return tuple(keys)
 
 
 def merged(slots: Iterable[HookSlot], custom: Iterable[Hook]) -> tuple[tuple[int | str, Hook], ...]:

@@ -17,6 +17,7 @@ from flexcore.evaluating import evaluation
 from flexcore.facts import Facts, HookFact
 from flexcore.hooks import (
     STAGES,
+    STATEFUL,
     Checkpoint,
     Hook,
     Logger,
@@ -27,6 +28,7 @@ from flexcore.hooks import (
     merged,
     priority_of,
     stages_of,
+    state_keys,
 )
 from flexcore.noticing import notices, supplied_slots, unresolved
 from flexcore.optimizing import optimizer
@@ -153,6 +155,7 @@ def _started(made: Plan, problems: list[Problem]) -> tuple[Plan, list[Problem]]:
         total = made.timeline.max_iters if made.timeline is not None else None
         now = trajectory(made) if fact.trajectory else ()  # costs as much as the rest of the plan
         problems = [*problems, *starting.resume_problems(start, made.facts, now, total)]
+        problems += starting.hook_notices(fact, made.hooks)
     problems = [*problems, *notices(made, start)]
     told = tuple(p for p in _in_order(problems, FIELDS) if p.severity != "error")
     return evolve(made, start=start, notices=told, unresolved=unresolved(made, start)), problems
@@ -163,22 +166,30 @@ def planned_hooks(config: Config, facts: Facts) -> tuple[PlannedHook, ...]:
     seen = {fact.place: fact for fact in facts.hooks or ()}
     registered = merged(config.default_hooks, config.custom_hooks)
     plateaued = any(isinstance(schedule, ReduceOnPlateau) for schedule in config.param_scheduler or ())
-    planned = [_planned_hook(place, hook, seen.get(place), plateaued) for place, hook in registered]
+    planned = [
+        _planned_hook(place, hook, key, seen.get(place), plateaued)
+        for (place, hook), key in zip(registered, state_keys(hook for _, hook in registered), strict=True)
+    ]
     return tuple(sorted(planned, key=lambda hook: hook.priority))
 
 
-def _planned_hook(place: int | str, hook: Hook, fact: HookFact | None, plateaued: bool) -> PlannedHook:
+def _planned_hook(
+    place: int | str, hook: Hook, key: str, fact: HookFact | None, plateaued: bool
+) -> PlannedHook:
     own = fact.priority if fact is not None else None
     stages: tuple[str, ...] | None
+    stateful: bool | None
     if not isinstance(hook, UserHook):
-        stages = stages_of(hook)
+        stages, stateful = stages_of(hook), isinstance(hook, STATEFUL)
         if isinstance(hook, ParamScheduler) and plateaued:
             stages = (*stages, "after_val_epoch")
     else:
         stages = None if fact is None else tuple(stage for stage in STAGES if stage in fact.stages)
+        stateful = None if fact is None else fact.stateful
     return PlannedHook(
-        name=hook_name(hook), priority=priority_of(hook, own), place=place, hook=hook, stages=stages
-    )
+        name=hook_name(hook), priority=priority_of(hook, own), place=place, hook=hook, stages=stages, key=key,
+        stateful=stateful,
+    )  # fmt: skip
 
 
 def _saving(config: Config, hooks: tuple[PlannedHook, ...], smoke: bool) -> Saving | None:

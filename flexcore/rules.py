@@ -72,6 +72,8 @@ RULES: Mapping[str, Rule] = {
     "FC008": Rule("nothing-to-resume", "info", "No checkpoint was found, so the run starts fresh."),
     "FC009": Rule("unresumable-checkpoint", "error", "The named checkpoint holds no training state to continue from."),
     "FC010": Rule("bad-path", "error", "The path cannot name what it should."),
+    "FC011": Rule("hook-state-left-behind", "warning", "What a hook has gathered goes on only in a hook of its own type."),
+    "FC012": Rule("hook-starts-anew", "info", "A hook the checkpoint does not know has nothing to go on from."),
     # FP: parallelism and precision
     "FP001": Rule("strategy-without-launcher", "error", "A distributed strategy needs ranks."),
     "FP002": Rule("launcher-without-environment", "error", "The launcher's variables are not there."),

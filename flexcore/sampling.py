@@ -5,7 +5,6 @@ A shuffled order is a keyed permutation: a Feistel network that adds modulo two 
 """
 
 import math
-from collections.abc import Iterator
 
 from attrs import frozen
 
@@ -121,11 +120,3 @@ def indices(order: Order, epoch: int, micro_batch: int, rank: int) -> list[int]:
         return [permuted(p % n) for p in positions]
     by_epoch = {lap: Permutation.keyed(n, order.seed, lap) for lap in {p // n for p in positions}}
     return [by_epoch[p // n](p % n) for p in positions]
-
-
-def epoch_indices(order: Order, epoch: int, rank: int, start: int = 0) -> Iterator[int]:
-    """Indices of one rank from its sample `start` of the epoch on, lazily; the skip costs O(1)."""
-    first, skip = divmod(start, order.micro_batch_size)
-    for micro_batch in range(first, order.micro_batches):
-        yield from indices(order, epoch, micro_batch, rank)[skip:]
-        skip = 0

@@ -1,10 +1,11 @@
 """Where a run starts: the resume / load_from matrix over the checkpoints in Facts, and what may differ."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from flexcore.config import Config
 from flexcore.facts import CheckpointFact, Facts
+from flexcore.hooks import PlannedHook
 from flexcore.problems import Problem, shown
 from flexcore.rules import problem
 from flexcore.run_plan import Fresh, LoadWeights, Resume, Start
@@ -118,6 +119,28 @@ def resume_problems(
         found.append(problem("FC007", ("resume",), text, "Raise the run's length to go on."))
     for name, change, then, now in differences(fact.trajectory, trajectory) if fact.trajectory else ():
         found.append(_difference(fact.path, name, change, then, now))
+    return found
+
+
+def hook_notices(fact: CheckpointFact, hooks: Iterable[PlannedHook]) -> list[Problem]:
+    """State in the checkpoint that no hook takes, and hooks that take none: told, for both are as well meant."""
+    if fact.hooks is None:
+        return []
+    running = tuple(hooks)
+    keys = {hook.key for hook in running}
+    found = [
+        problem(
+            "FC011", ("custom_hooks",),
+            f"has no {key}, whose state {shown(fact.path)} holds; it is left behind.",
+            "Register the hook again, or nothing if meant.",
+        )
+        for key in fact.hooks if key not in keys
+    ]  # fmt: skip
+    for hook in running:
+        if hook.stateful and hook.key not in fact.hooks:
+            section = "custom_hooks" if isinstance(hook.place, int) else "default_hooks"
+            text = f"is {hook.key}, of which {shown(fact.path)} has no state; it starts anew."
+            found.append(problem("FC012", (section, hook.place), text, "Nothing to do if meant."))
     return found
 
 

@@ -24,7 +24,7 @@ def device_of(plan: Plan, group: Group) -> torch.device:
 
 
 @contextmanager
-def prepared(plan: Plan, rank: Rank) -> Iterator[None]:
+def prepared(plan: Plan) -> Iterator[None]:
     """Seeded alike on every rank, so that models start equal; `diverge` sets ranks apart afterwards."""
     env = plan.environment
     before = (
@@ -41,7 +41,6 @@ def prepared(plan: Plan, rank: Rank) -> Iterator[None]:
     if "cv2" in sys.modules:
         sys.modules["cv2"].setNumThreads(env.opencv_num_threads)
     seed_everything(env.seed or 0)
-    _ = rank
     try:
         yield
     finally:

@@ -71,7 +71,7 @@ def execute(
         group = stack.enter_context(processes.joined(env.launcher, backend, env.timeout, leaves=_leaves))
         plan = settling.agreed(plan, group)
         device = device_of(plan, group)
-        stack.enter_context(prepared(plan, group.rank))
+        stack.enter_context(prepared(plan))
         built = build(plan, supplied, group, device)
         plan = settling.settled(plan, built.facts, group)
         plan = stack.enter_context(_claimed(plan, group))
@@ -198,6 +198,9 @@ def _resume(run: Run, store: Store, loaded: Loaded) -> None:
             if pathlib.Path(run.plan.names.checkpoint_dir, name).exists():
                 store.remove(name)
     run.logger.info("resumed %s at iteration %d", loaded.manifest.path, run.completed)
+    for notice in run.plan.notices:
+        if notice.code == "FC011":
+            run.logger.warning("%s", notice)
 
 
 def _loaded(store: Store, path: str) -> Loaded:

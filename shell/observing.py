@@ -25,9 +25,12 @@ def _listens(hook: Any, stage: str) -> bool:
 def observed(plan: Plan, built: "Built") -> Facts:
     """Parameters, hooks and counts, as the live objects show them."""
     hooks = tuple(
-        HookFact(place=place, stages=tuple(s for s in STAGES if _listens(hook, s)), priority=_priority(hook))
+        HookFact(
+            place=place, stages=tuple(s for s in STAGES if _listens(hook, s)), priority=_priority(hook),
+            stateful=callable(getattr(hook, "state_dict", None)),
+        )
         for place, hook in built.user_hooks.items()
-    )
+    )  # fmt: skip
     counts: dict[str, Any] = {
         f"{mode}_samples": tuple(
             None if isinstance(loader, Supplied) else len(_dataset(source))

@@ -132,7 +132,13 @@ def fact_of(manifest: "Manifest") -> CheckpointFact:
         world_size=fields.get("world_size"),
         strategy=fields.get("strategy"),
         best=bool(fields.get("best", False)),
+        hooks=_hook_keys(fields.get("state")),
     )
+
+
+def _hook_keys(state: Any) -> tuple[str, ...] | None:
+    hooks = state.get("hooks") if isinstance(state, Mapping) else None
+    return tuple(str(key) for key in hooks) if isinstance(hooks, Mapping) else None
 
 
 def differences(planned: Facts, found: Facts) -> list[tuple[str, object, object]]:

@@ -127,9 +127,9 @@ def gathered(run: Run, own: list[Any]) -> tuple[dict[str, Mapping[str, torch.Ten
 
 
 def hook_states(run: Run) -> dict[str, Any]:
-    """state_dict of each hook that has one, by its place in the plan."""
+    """state_dict of each hook that has one, by its key in the plan."""
     placed = zip(run.plan.hooks, run.stages.hooks, strict=True)
-    return {str(planned.place): hook.state_dict() for planned, hook in placed if hasattr(hook, "state_dict")}
+    return {planned.key: hook.state_dict() for planned, hook in placed if hasattr(hook, "state_dict")}
 
 
 def restore(run: Run, loaded: Loaded) -> list[str]:
@@ -147,8 +147,8 @@ def restore(run: Run, loaded: Loaded) -> list[str]:
         raise CheckpointRefused(f"{loaded.manifest.path} does not fit the optimizer: {error}") from error
     hooks = join(state["hooks"], loaded.tensors("hooks") if "hooks" in loaded.stems else {})
     for planned, hook in zip(run.plan.hooks, run.stages.hooks, strict=True):
-        if str(planned.place) in hooks and hasattr(hook, "load_state_dict"):
-            hook.load_state_dict(hooks[str(planned.place)])
+        if planned.key in hooks and hasattr(hook, "load_state_dict"):
+            hook.load_state_dict(hooks[planned.key])
     if state["scaler"] is not None and run.optim_wrapper.scaler is not None:
         run.optim_wrapper.scaler.load_state_dict(state["scaler"])
     if len(state["rng"]) == run.world_size:

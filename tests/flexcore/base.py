@@ -4,6 +4,7 @@ from typing import Any
 
 import flexcore
 from flexcore import Facts
+from flexcore.sampling import Order, indices
 
 KNOWN = Facts(
     world_size=1, train_samples=100, val_samples=(10,), test_samples=(10,), device_type="cpu", entropy=5,
@@ -37,6 +38,11 @@ def validating(**changes: Any) -> dict[str, Any]:
 
 def planned(facts: Facts = Facts(), **changes: Any) -> flexcore.Plan:
     return flexcore.plan(base(**changes), facts)
+
+
+def epoch_indices(order: Order, epoch: int, rank: int) -> list[int]:
+    """One rank's indices of a whole epoch."""
+    return [i for micro_batch in range(order.micro_batches) for i in indices(order, epoch, micro_batch, rank)]
 
 
 def told(config: Any, facts: Facts = KNOWN, **more: Any) -> list[str]:

@@ -927,6 +927,16 @@ CASES: dict[str, tuple[Any, Facts, list[str]]] = {
             "default_hooks.checkpoint: saves nothing: no interval, no last, no best. Set interval or save_last=True. [FC006]",
         ],
     ),
+    "FC011": (
+        base(resume=True, custom_hooks=[{"type": "pkg.hooks:Counter"}]),
+        resumed(hooks=("CheckpointHook", "ParamSchedulerHook", "pkg.hooks.Counter", "pkg.hooks.Counter#2")),
+        [
+            (
+                "custom_hooks: has no pkg.hooks.Counter#2, whose state 'w/checkpoints/iter_50' holds; it is left behind. "
+                "Register the hook again, or nothing if meant. [FC011]"
+            ),
+        ],
+    ),
     "FC009": (
         base(resume="x"),
         evolve(KNOWN, named_checkpoint=checkpoint(5, resumable=False)),
@@ -1102,6 +1112,33 @@ INFOS: dict[str, tuple[Any, Facts, list[str]]] = {
         Facts(),
         [
             "resume: resume=True, but work_dir has not been looked at; the run starts fresh. Nothing to do on a first run. [FC008]",
+        ],
+    ),
+    "FC012": (
+        base(
+            resume=True, custom_hooks=[{"type": "EMAHook"}, {"type": "a:B"}, {"type": "a.B"}, {"type": "a:C"}]
+        ),
+        evolve(
+            resumed(hooks=("CheckpointHook", "a.B")),
+            hooks=(
+                HookFact(place=1, stages=(), stateful=True),
+                HookFact(place=2, stages=(), stateful=True),
+                HookFact(place=3, stages=()),
+            ),
+        ),
+        [
+            (
+                "default_hooks.param_scheduler: is ParamSchedulerHook, of which 'w/checkpoints/iter_50' has no state; "
+                "it starts anew. Nothing to do if meant. [FC012]"
+            ),
+            (
+                "custom_hooks.0: is EMAHook, of which 'w/checkpoints/iter_50' has no state; it starts anew. "
+                "Nothing to do if meant. [FC012]"
+            ),
+            (
+                "custom_hooks.2: is a.B#2, of which 'w/checkpoints/iter_50' has no state; it starts anew. "
+                "Nothing to do if meant. [FC012]"
+            ),
         ],
     ),
     "FR001": (

@@ -18,7 +18,7 @@ from flexcore.facts import ParameterFact
 from flexcore.hooks import STAGES
 from flexcore.saving import best_rules
 from flexcore.timeline import Timeline, closes, window_at
-from tests.flexcore.base import base, planned, validating
+from tests.flexcore.base import base, epoch_indices, planned, validating
 
 HERE = Path(__file__).parent
 DOC = HERE.parents[1] / "docs" / "differences.md"
@@ -539,10 +539,8 @@ def test_uneven_orders_are_evaluations_alone():
     plan = flexcore.plan(
         validating(launcher="pytorch"), Facts(world_size=given["world_size"], val_samples=(given["n"],))
     )
-    from flexcore.sampling import epoch_indices
-
     order = plan.validation.loaders[0].order
-    assert [list(epoch_indices(order, 0, rank)) for rank in range(4)] == [
+    assert [epoch_indices(order, 0, rank) for rank in range(4)] == [
         rank["idx"] for rank in case["expected"]["ok"]
     ]
 

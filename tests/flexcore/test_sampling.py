@@ -1,14 +1,14 @@
 """The order of samples against brute force: lists built whole and cut up."""
 
 from collections import Counter
-from itertools import chain, islice, permutations
+from itertools import chain, permutations
 
 import pytest
 from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flexcore.sampling import Order, Permutation, derived_seed, epoch_indices, indices, mix
+from flexcore.sampling import Order, Permutation, derived_seed, indices, mix
 from tests.strategies import orders
 
 
@@ -136,9 +136,3 @@ def test_an_endless_stream_is_epoch_after_epoch(n, world, size, shuffle):
         own = stream[rank::world]
         got = list(chain.from_iterable(indices(order, 77, i, rank) for i in range(6)))
         assert got == own[: 6 * size]
-
-
-@given(orders, st.integers(0, 3), st.integers(0, 40))
-def test_starting_inside_an_epoch_is_skipping(order, epoch, start):
-    whole = list(epoch_indices(order, epoch, 0))
-    assert list(islice(epoch_indices(order, epoch, 0, start), len(whole) + 1)) == whole[start:]

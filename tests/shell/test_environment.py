@@ -30,7 +30,7 @@ def drawn():
 
 
 def started(plan, rank):
-    with environment.prepared(plan, rank):
+    with environment.prepared(plan):
         first = drawn()
         environment.diverge(plan, rank)
         return first, drawn()
@@ -64,10 +64,10 @@ def test_determinism_is_switched_on_and_put_back():
         torch.backends.cudnn.benchmark,
         torch.backends.cudnn.deterministic,
     )
-    with environment.prepared(plan_of(randomness={"deterministic": True}), Rank()):
+    with environment.prepared(plan_of(randomness={"deterministic": True})):
         assert torch.are_deterministic_algorithms_enabled()
         assert (torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic) == (False, True)
-    with environment.prepared(plan_of(env_cfg={"cudnn_benchmark": True}), Rank()):
+    with environment.prepared(plan_of(env_cfg={"cudnn_benchmark": True})):
         assert torch.backends.cudnn.benchmark
     now = (
         torch.are_deterministic_algorithms_enabled(),
@@ -78,7 +78,7 @@ def test_determinism_is_switched_on_and_put_back():
 
 
 def test_they_are_put_back_after_a_failure_too():
-    with pytest.raises(KeyError), environment.prepared(plan_of(randomness={"deterministic": True}), Rank()):
+    with pytest.raises(KeyError), environment.prepared(plan_of(randomness={"deterministic": True})):
         raise KeyError
     assert not torch.are_deterministic_algorithms_enabled()
 
@@ -88,7 +88,7 @@ def test_the_limit_of_open_files_is_only_raised_and_within_the_hard_one(monkeypa
     set_to = [1024]
     monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 4096))
     monkeypatch.setattr(resource, "setrlimit", lambda _, limits: set_to.append(limits[0]))
-    with environment.prepared(plan_of(env_cfg={"resource_limit": wanted}), Rank()):
+    with environment.prepared(plan_of(env_cfg={"resource_limit": wanted})):
         assert set_to[-1] == soft
 
 

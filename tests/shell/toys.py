@@ -153,6 +153,17 @@ class Counting:
         self.seen, self.total = state["seen"], state["total"]
 
 
+class Tallying(Counting):
+    """Another hook with state: ten times what Counting sees."""
+
+    def after_train_iter(self, run: Any, **_: Any) -> None:
+        self.seen += 10
+        self.total += 10 * run.iter
+
+    def after_run(self, run: Any) -> None:
+        (run.work_dir / f"tallied.{run.rank}").write_text(json.dumps([self.seen, float(self.total)]))
+
+
 class Losses:
     """Writes every step's exact loss of rank 0, one a line."""
 
@@ -278,6 +289,13 @@ def trained(cfg: dict[str, Any], mode: str = "train") -> dict[str, Any]:
     result = run(cfg, mode=mode)
     return {"reason": result.reason, "iter": result.iter, "epoch": result.epoch, "code": result.exit_code,
             "metrics": dict(result.metrics), "checkpoints": [pathlib.Path(p).name for p in result.checkpoints]}  # fmt: skip
+
+
+def noticed(cfg: dict[str, Any]) -> list[str]:
+    """Run the config in this process; what its final plan notes."""
+    from shell.execute import run
+
+    return [str(notice) for notice in run(cfg).plan.notices]
 
 
 def trained_rank(rank: int, cfg: dict[str, Any], mode: str = "train") -> dict[str, Any]:
