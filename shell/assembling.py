@@ -165,7 +165,9 @@ def assemble(run: Run, built: Built, console: Console, writer: CheckpointWriter)
         built.model.compile(**{str(k): v for k, v in building.thaw(plan.compile.kwargs).items()})
     run.called = run.strategy.prepare(built.model, self_stepping=built.contract.loss is None)
     if plan.optimizer is not None and plan.mode == "train":
-        run.optim_wrapper = OptimWrapper(_optimizer(plan, built), run.strategy, plan.optimizer, run.device)
+        optimizer = _optimizer(plan, built)
+        run.called = run.strategy.joined(run.called, optimizer)
+        run.optim_wrapper = OptimWrapper(optimizer, run.strategy, plan.optimizer, run.device)
     sinks = _sinks(run)
     run.stages = Stages(
         run, [(_hook(run, h, built, sinks, console, writer), *_called(h, plan)) for h in plan.hooks]

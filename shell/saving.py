@@ -10,11 +10,10 @@ from flexcore.plan_files import trajectory
 from shell.checkpoints import DamagedCheckpoint, Loaded, RemoveFailed, SaveFailed, Store
 from shell.environment import reseed
 from shell.hooks.ema import EMAHook
-from shell.optimizer_states import optimizer_state, restore_optimizer, restore_rng, rng_state
+from shell.optimizer_states import restore_rng, rng_state
 from shell.results import CheckpointRefused
 from shell.run import Run
 from shell.state_tensors import StateMismatch, join, split
-from shell.strategies.base import trainable
 
 
 class CheckpointWriter:
@@ -36,8 +35,9 @@ class CheckpointWriter:
             [_portable(rng_state()), None if run.replay is None else _portable(run.replay.state_dict())]
         )
         saved = True
-        if self.store is not None:
+        if self.store is not None or run.strategy.shards:
             tensors, state = gathered(run, own)
+        if self.store is not None:
             run.recorder.hand_over()
             fields = {**position(run, done), "validated": validated, "resumable": resumable, "retire": retire,
                       "best": best, "state": state}  # fmt: skip
@@ -117,9 +117,7 @@ def gathered(run: Run, own: list[Any]) -> tuple[dict[str, Mapping[str, torch.Ten
         tensors["hooks"] = hook_tensors
     if run.plan.saving is not None and run.plan.saving.weights_only:
         return tensors, {"hooks": hooks}
-    optimizer, tensors["optimizer"] = split(
-        optimizer_state(run.optim_wrapper.optimizer, trainable(run.model))
-    )
+    optimizer, tensors["optimizer"] = split(run.strategy.save_optimizer(run.optim_wrapper.optimizer))
     scaler = run.optim_wrapper.scaler
     state = {"optimizer": optimizer, "hooks": hooks, "rng": [rng for rng, _ in own], "replay": [replay for _, replay in own],
              "scaler": None if scaler is None else scaler.state_dict()}  # fmt: skip
@@ -142,7 +140,7 @@ def restore(run: Run, loaded: Loaded) -> list[str]:
     load_weights(run, loaded)
     saved = join(state["optimizer"], loaded.tensors("optimizer"))
     try:
-        restore_optimizer(run.optim_wrapper.optimizer, trainable(run.model), saved)
+        run.strategy.load_optimizer(run.optim_wrapper.optimizer, saved)
     except StateMismatch as error:
         raise CheckpointRefused(f"{loaded.manifest.path} does not fit the optimizer: {error}") from error
     hooks = join(state["hooks"], loaded.tensors("hooks") if "hooks" in loaded.stems else {})

@@ -8,15 +8,24 @@ import torch
 from torch import nn
 
 from flexcore.config import ClipGrad
+from shell.optimizer_states import optimizer_state, restore_optimizer
 
 Named = Iterable[tuple[str, nn.Parameter]]
 
 
 class Strategy(Protocol):
-    """Eight verbs. One file implements each strategy; the loop knows no other difference."""
+    """Its verbs. One file implements each strategy; the loop knows no other difference.
+
+    shards: whether a rank holds only a share of parameters or optimizer state.
+    """
+
+    shards: bool
 
     def prepare(self, model: nn.Module, *, self_stepping: bool) -> nn.Module:
         """The model to call: moved and wrapped, equal on every rank. self_stepping: it has a train_step."""
+
+    def joined(self, called: nn.Module, optimizer: torch.optim.Optimizer) -> nn.Module:
+        """The model to call in training, once its optimizer is built; most need no more than `prepare` gave."""
 
     def backward(self, loss: torch.Tensor, *, closing: bool) -> None:
         """Gradients of a loss; reduced over ranks when `closing` an accumulation window."""
@@ -37,10 +46,47 @@ class Strategy(Protocol):
         """
 
     def save_state(self) -> Mapping[str, torch.Tensor]:
-        """Parameters and buffers by name."""
+        """Parameters and buffers by name, whole on rank 0; every rank must call it if the strategy shards."""
 
     def load_state(self, state: Mapping[str, torch.Tensor], *, strict: bool = True) -> None:
-        """Copy parameters and buffers in by name."""
+        """Copy parameters and buffers in by name, of whole tensors."""
+
+    def save_optimizer(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+        """`optimizer_states.optimizer_state`'s tree, its tensors whole on rank 0; every rank as above."""
+
+    def load_optimizer(self, optimizer: torch.optim.Optimizer, tree: Mapping[str, Any]) -> None:
+        """Put such a tree of whole tensors back.
+
+        Raises:
+            StateMismatch: it does not fit; the optimizer is as it was.
+        """
+
+
+class Replicated:
+    """What strategies share whose every rank holds the whole model and the whole state of its optimizer."""
+
+    shards = False
+    model: nn.Module
+
+    def step(self, optimizer: torch.optim.Optimizer) -> None:
+        optimizer.step()
+        optimizer.zero_grad()
+
+    def joined(self, called: nn.Module, optimizer: torch.optim.Optimizer) -> nn.Module:
+        _ = optimizer
+        return called
+
+    def save_state(self) -> Mapping[str, torch.Tensor]:
+        return self.model.state_dict()
+
+    def load_state(self, state: Mapping[str, torch.Tensor], *, strict: bool = True) -> None:
+        self.model.load_state_dict(state, strict=strict)
+
+    def save_optimizer(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+        return optimizer_state(optimizer, trainable(self.model))
+
+    def load_optimizer(self, optimizer: torch.optim.Optimizer, tree: Mapping[str, Any]) -> None:
+        restore_optimizer(optimizer, trainable(self.model), tree)
 
 
 def trainable(model: nn.Module) -> list[tuple[str, nn.Parameter]]:

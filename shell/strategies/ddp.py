@@ -1,7 +1,6 @@
 """DistributedDataParallel: every rank holds the model, gradients are averaged as windows close."""
 
 import inspect
-from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -12,10 +11,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from flexcore.config import ClipGrad
 from flexcore.strategies import DDP
-from shell.strategies.base import clipper, trainable
+from shell.strategies.base import Replicated, clipper, trainable
 
 
-class DDPStrategy:
+class DDPStrategy(Replicated):
     """A model that steps itself runs its own forward, which DDP cannot wrap: its gradients are averaged here."""
 
     def __init__(self, settings: DDP, device: torch.device) -> None:
@@ -68,19 +67,9 @@ class DDPStrategy:
     def clip_gradients(self, clip: ClipGrad) -> torch.Tensor | None:  # noqa: ARG002 - replaced by prepare
         raise AssertionError("prepare comes first")
 
-    def step(self, optimizer: torch.optim.Optimizer) -> None:
-        optimizer.step()
-        optimizer.zero_grad()
-
     def share_buffers(self) -> None:
         for buffer in self.model.buffers():
             dist.broadcast(buffer, src=0)
-
-    def save_state(self) -> Mapping[str, torch.Tensor]:
-        return self.model.state_dict()
-
-    def load_state(self, state: Mapping[str, torch.Tensor], *, strict: bool = True) -> None:
-        self.model.load_state_dict(state, strict=strict)
 
 
 def _buffers(broadcast: bool) -> dict[str, bool]:

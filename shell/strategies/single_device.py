@@ -1,6 +1,5 @@
 """One process, one device: the protocol with nothing to share."""
 
-from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -9,10 +8,10 @@ from torch import nn
 
 from flexcore.config import ClipGrad
 from flexcore.strategies import SingleDevice
-from shell.strategies.base import clipper, trainable
+from shell.strategies.base import Replicated, clipper, trainable
 
 
-class SingleDeviceStrategy:
+class SingleDeviceStrategy(Replicated):
     def __init__(self, _: SingleDevice, device: torch.device) -> None:
         self.device = device
 
@@ -30,15 +29,5 @@ class SingleDeviceStrategy:
     def clip_gradients(self, clip: ClipGrad) -> torch.Tensor | None:  # noqa: ARG002 - replaced by prepare
         raise AssertionError("prepare comes first")
 
-    def step(self, optimizer: torch.optim.Optimizer) -> None:
-        optimizer.step()
-        optimizer.zero_grad()
-
     def share_buffers(self) -> None:
         """Nobody to share with."""
-
-    def save_state(self) -> Mapping[str, torch.Tensor]:
-        return self.model.state_dict()
-
-    def load_state(self, state: Mapping[str, torch.Tensor], *, strict: bool = True) -> None:
-        self.model.load_state_dict(state, strict=strict)
