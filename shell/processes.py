@@ -175,8 +175,9 @@ def _started(rank: Rank, backend: str, timeout_seconds: float, *, leaves: bool) 
 
     import torch.distributed as dist
 
-    device = _device(backend, rank.local_rank)
-    dist.init_process_group(backend, init_method="env://", timeout=timedelta(seconds=timeout_seconds))
+    device, timeout = _device(backend, rank.local_rank), timedelta(seconds=timeout_seconds)
+    store = _fresh_corner(timeout)
+    dist.init_process_group(backend, store=store, rank=rank.rank, world_size=rank.world_size, timeout=timeout)
     group = TorchGroup(rank=rank, device=device)
     if leaves:
         yield group
@@ -191,6 +192,27 @@ def _started(rank: Rank, backend: str, timeout_seconds: float, *, leaves: bool) 
             _barrier_if_possible(group)
         if _initialised():
             dist.destroy_process_group()
+
+
+_meetings: dict[tuple[str, str], list[Any]] = {}
+"""(address, port) -> [the store ranks meet in, groups started there]; it lives as long as this process."""
+
+
+def _fresh_corner(timeout: Any) -> Any:
+    """Where the next group of this process meets: one store a launch, and in it keys no group before has used.
+
+    The port is the launcher's to give and taken once. A group's leavings in the store would send the ranks of the
+    next one to addresses nobody listens at, which hangs them; so the nth group of a process meets the nth of others.
+    """
+    import torch.distributed as dist
+
+    place = (os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"])
+    if place not in _meetings:
+        store, _, _ = next(dist.rendezvous("env://", timeout=timeout))
+        _meetings[place] = [store, 0]
+    meeting = _meetings[place]
+    meeting[1] += 1
+    return dist.PrefixStore(f"flexcore/group_{meeting[1]}", meeting[0])
 
 
 def _device(backend: str, local_rank: int) -> str:

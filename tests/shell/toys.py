@@ -164,6 +164,14 @@ class Tallying(Counting):
         (run.work_dir / f"tallied.{run.rank}").write_text(json.dumps([self.seen, float(self.total)]))
 
 
+class Breaks:
+    """Fails in the second iteration, on every rank."""
+
+    def before_train_iter(self, run: Any, **_: Any) -> None:
+        if run.iter == 1:
+            raise RuntimeError("breaks")
+
+
 class Losses:
     """Writes every step's exact loss of rank 0, one a line."""
 
