@@ -6,6 +6,7 @@ from attrs import frozen
 
 from flexcore.components import Component, Data, Supplied
 from flexcore.hooks import Hook, HookSlot
+from flexcore.loops import OwnEvalLoop, TestLoop, TrainLoop, ValLoop
 from flexcore.schedules import Schedule
 from flexcore.strategies import Strategy
 from flexcore.timeline import Tail
@@ -140,55 +141,6 @@ OptimWrapper = PlainOptim | AmpOptim
 
 
 @frozen(kw_only=True)
-class EpochLoop:
-    """Train for max_epochs; validate every val_interval epochs from val_begin on. max_time in seconds."""
-
-    NAME = "EpochBasedTrainLoop"
-    max_epochs: int
-    val_begin: int = 1
-    val_interval: int = 1
-    dynamic_intervals: tuple[tuple[int, int], ...] | None = None
-    max_time: float | None = None
-
-
-@frozen(kw_only=True)
-class IterLoop:
-    """Train for max_iters; validate every val_interval iterations from val_begin on. max_time in seconds."""
-
-    NAME = "IterBasedTrainLoop"
-    max_iters: int
-    val_begin: int = 1
-    val_interval: int = 1000
-    dynamic_intervals: tuple[tuple[int, int], ...] | None = None
-    max_time: float | None = None
-
-
-TrainLoop = EpochLoop | IterLoop
-
-
-@frozen(kw_only=True)
-class ValLoop:
-    """Evaluate once over every validation loader. dtype: autocast of forward passes; fp16 is float16's."""
-
-    NAME = "ValLoop"
-    fp16: bool = False
-    dtype: Literal["float16", "bfloat16"] | None = None
-
-
-@frozen(kw_only=True)
-class TestLoop:
-    """Evaluate once over every test loader. dtype: as ValLoop's.
-
-    predictions: write every sample's prediction to this file, in dataset order; see Evaluation.predictions.
-    """
-
-    NAME = "TestLoop"
-    fp16: bool = False
-    dtype: Literal["float16", "bfloat16"] | None = None
-    predictions: str | None = None
-
-
-@frozen(kw_only=True)
 class AutoScaleLR:
     """Scale every LR by global_batch_size / base_batch_size (linear rule: Goyal et al. 2017)."""
 
@@ -281,10 +233,10 @@ class Config:
     train_cfg: TrainLoop | None = None
     val_dataloader: tuple[NamedLoader, ...] | None = None
     val_evaluator: tuple[NamedMetric, ...] | None = None
-    val_cfg: ValLoop | None = None
+    val_cfg: ValLoop | OwnEvalLoop | None = None
     test_dataloader: tuple[NamedLoader, ...] | None = None
     test_evaluator: tuple[NamedMetric, ...] | None = None
-    test_cfg: TestLoop | None = None
+    test_cfg: TestLoop | OwnEvalLoop | None = None
     strategy: Strategy | Literal["auto"] | None = None
     auto_scale_lr: AutoScaleLR | None = None
     default_hooks: tuple[HookSlot, ...] = ()

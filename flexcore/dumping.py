@@ -10,6 +10,7 @@ from flexcore import unions
 from flexcore.components import Component, Data, Items, Members, Supplied, thaw
 from flexcore.config import NamedLoader, NamedMetric
 from flexcore.hooks import HookSlot, UserHook
+from flexcore.loops import OwnEvalLoop, OwnTrainLoop
 
 
 def dump(value: Any, data: Callable[[Any], Any] = thaw) -> Any:
@@ -28,6 +29,8 @@ def dump(value: Any, data: Callable[[Any], Any] = thaw) -> Any:
     if isinstance(value, UserHook):
         own = {} if value.priority is None else {"priority": value.priority}
         return {**dump(value.component, data), **own}
+    if isinstance(value, OwnTrainLoop | OwnEvalLoop):
+        return dump(value.component, data)
     if attrs.has(type(value)):
         return _dump_attrs(value, data)
     return value if data is thaw else marked(value)

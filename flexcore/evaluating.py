@@ -4,7 +4,8 @@ from flexcore import batching as batches
 from flexcore.components import Component, Supplied, is_import_path
 from flexcore.config import Config, NamedLoader
 from flexcore.facts import Facts
-from flexcore.run_plan import Environment, EvalData, Evaluation, PlannedMetric
+from flexcore.loops import OwnEvalLoop, TestLoop, ValLoop
+from flexcore.run_plan import Environment, EvalData, Evaluation, Plan, PlannedMetric
 from flexcore.sampling import Order, derived_seed
 
 DUMPS = "DumpResults"
@@ -15,7 +16,7 @@ def evaluation(
 ) -> Evaluation | None:
     """The evaluation `mode` ("val" or "test") names, if the config has one."""
     loaders: tuple[NamedLoader, ...] | None = getattr(config, f"{mode}_dataloader")
-    loop = getattr(config, f"{mode}_cfg")
+    loop: ValLoop | TestLoop | OwnEvalLoop | None = getattr(config, f"{mode}_cfg")
     if loaders is None or loop is None:
         return None
     counts: tuple[int | None, ...] = getattr(facts, f"{mode}_samples") or (None,) * len(loaders)
@@ -32,13 +33,15 @@ def evaluation(
         for named in getattr(config, f"{mode}_evaluator") or ()
         if not is_dump(named.metric)
     )
+    limit = 1 if smoke else None
+    if isinstance(loop, OwnEvalLoop):
+        return Evaluation(loaders=planned, metrics=metrics, max_batches=limit, loop=loop.component)
     return Evaluation(
-        loaders=planned,
-        metrics=metrics,
+        loaders=planned, metrics=metrics, max_batches=limit,
         dtype=loop.dtype or ("float16" if loop.fp16 else None),
-        max_batches=1 if smoke else None,
-        predictions=_predictions(config) if mode == "test" else None,
-    )
+        predictions=_predictions(config, mode, loop),
+        tta=loop.tta if isinstance(loop, TestLoop) else None,
+    )  # fmt: skip
 
 
 def is_dump(metric: Component | Supplied) -> bool:
@@ -50,12 +53,17 @@ def _of_mmengine(name: str) -> bool:
     return not is_import_path(name) or name.startswith(("mmengine.", "mmengine:"))
 
 
-def _predictions(config: Config) -> str | None:
-    dumps = [m.metric for m in config.test_evaluator or () if is_dump(m.metric)]
+def _predictions(config: Config, mode: str, loop: ValLoop | TestLoop) -> str | None:
+    dumps = [m.metric for m in getattr(config, f"{mode}_evaluator") or () if is_dump(m.metric)]
     for dump in dumps:
         assert isinstance(dump, Component)
         return str(dump.kwargs["out_file_path"])
-    return config.test_cfg.predictions if config.test_cfg is not None else None
+    return loop.predictions
+
+
+def mark_of(plan: Plan, mode: str, completed: int) -> str:
+    """What a predictions file's name ends with: the iteration of a validation while training, so that each has its own."""
+    return f"_iter_{completed}" if plan.mode == "train" and mode == "val" else ""
 
 
 def _order(

@@ -7,6 +7,7 @@ from itertools import islice
 from flexcore import questions
 from flexcore.components import Component, Supplied
 from flexcore.config import DataLoader
+from flexcore.evaluating import mark_of
 from flexcore.hook_texts import end_of, text_of
 from flexcore.hooks import STAGES
 from flexcore.plan_training import Group
@@ -176,7 +177,8 @@ def _evaluations(plan: Plan) -> Iterator[str]:
         if part.dtype is not None:
             yield _row("", f"autocast {part.dtype}")
         if part.predictions is not None:
-            yield _row("", f"predictions to {part.predictions}, in dataset order")
+            each = ", _iter_<n> in each validation's name" if mark_of(plan, label[:3], 0) else ""
+            yield _row("", f"predictions to {part.predictions}, in dataset order{each}")
 
 
 def _eval_size(data: EvalData) -> str:

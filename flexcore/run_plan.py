@@ -8,6 +8,7 @@ from flexcore.components import Component, Supplied
 from flexcore.config import Config, DataLoader
 from flexcore.facts import Facts
 from flexcore.hooks import PlannedHook
+from flexcore.loops import TTA
 from flexcore.plan_training import Batching, Optimizer, TrainData
 from flexcore.problems import Problem
 from flexcore.sampling import Order
@@ -118,7 +119,10 @@ class Evaluation:
 
     dtype: autocast of forward passes. max_batches: at most so many per rank and loader; None: all.
     predictions: the file they are written to, under the log directory unless absolute, with "_<name>" for each
-    of several loaders; without a suffix .safetensors where they stack as tensors, else .jsonl. None: nowhere.
+    of several loaders and "_iter_<n>" for each validation while training; without a suffix .safetensors where they
+    stack as tensors, else .jsonl. None: nowhere.
+    tta: the batch is predicted once per transform, and what comes out is merged.
+    loop: a class of the user's own that evaluates in place of the built-in loop.
     """
 
     loaders: tuple[EvalData, ...]
@@ -126,6 +130,8 @@ class Evaluation:
     dtype: Literal["float16", "bfloat16"] | None = None
     max_batches: int | None = None
     predictions: str | None = None
+    tta: TTA | Component | None = None
+    loop: Component | None = None
 
 
 @frozen(kw_only=True)

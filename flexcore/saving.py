@@ -4,8 +4,8 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
-from flexcore.config import EpochLoop, TrainLoop
 from flexcore.hooks import Checkpoint
+from flexcore.loops import TrainLoop
 from flexcore.run_plan import Best, Saving
 from flexcore.timeline import SavePoints
 
@@ -49,7 +49,7 @@ def best_rules(hook: Checkpoint) -> tuple[Best, ...]:
 
 def saving(hook: Checkpoint, loop: TrainLoop) -> Saving:
     """The checkpoint plan; interval and unit default to the training loop's own."""
-    epochs = isinstance(loop, EpochLoop)
+    epochs = loop.by_epoch
     by_epoch = epochs if hook.by_epoch is None else hook.by_epoch
     default = 1 if by_epoch else loop.val_interval if not epochs else 1000
     template = hook.filename_tmpl or ("epoch_{}" if by_epoch else "iter_{}")

@@ -25,6 +25,8 @@ class Timeline:
         val_begin, val_interval, dynamic_intervals: in epochs or iterations, as the loop counts.
         validates: whether there is anything to validate with.
         max_seconds: stop by wall time; None for no limit.
+        opaque: a loop of the user's own decides what an epoch is, when to validate and when to end. Totals are
+            then what schedules are planned for, as far as the loop says them.
         optimizer_steps: updates in the whole run.
     """
 
@@ -39,6 +41,7 @@ class Timeline:
     dynamic_intervals: tuple[tuple[int, int], ...] = ()
     validates: bool = False
     max_seconds: float | None = None
+    opaque: bool = False
 
     @property
     def optimizer_steps(self) -> int | None:

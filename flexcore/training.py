@@ -3,9 +3,10 @@
 from attrs import evolve, frozen
 
 from flexcore import batching as batches
-from flexcore.config import Config, DataLoader, DefaultSampler, EpochLoop
+from flexcore.config import Config, DataLoader, DefaultSampler
 from flexcore.curves import lost, resolved
 from flexcore.facts import Facts
+from flexcore.loops import EpochLoop, IterLoop, OwnTrainLoop, TrainLoop
 from flexcore.plan_training import Batching, TrainData
 from flexcore.problems import Path, Problem
 from flexcore.rules import problem
@@ -92,30 +93,32 @@ def _timeline(
     per_iteration, steps = batching.per_iteration, batching.gradient_accumulation_steps or 1
     window = steps if batching.clock == "micro" else 1
     epoch_length = None if length is None else length // per_iteration
-    if isinstance(loop, EpochLoop):
-        if epoch_length is not None and batching.tail == "drop":
-            epoch_length = epoch_length // window * window
-        max_epochs, max_iters = (
-            loop.max_epochs,
-            None if epoch_length is None else loop.max_epochs * epoch_length,
-        )
-    else:
-        max_epochs = 1
-        max_iters = loop.max_iters // window * window if batching.tail == "drop" else loop.max_iters
-        if max_iters == 0 < loop.max_iters:
-            text = f"is {loop.max_iters}, less than one accumulation window of {window}, and the tail is dropped."
-            remedy = f"Set max_iters to at least {window}, or accumulation_tail to another than drop."
-            return None, [problem("FD003", ("train_cfg", "max_iters"), text, remedy)]
+    if epoch_length is not None and batching.tail == "drop" and isinstance(loop, EpochLoop):
+        epoch_length = epoch_length // window * window
+    max_epochs, max_iters = _totals(loop, epoch_length, window if batching.tail == "drop" else 1)
+    if isinstance(loop, IterLoop) and max_iters == 0 < loop.max_iters:
+        text = f"is {loop.max_iters}, less than one accumulation window of {window}, and the tail is dropped."
+        remedy = f"Set max_iters to at least {window}, or accumulation_tail to another than drop."
+        return None, [problem("FD003", ("train_cfg", "max_iters"), text, remedy)]
     if epoch_length == 0:
         text = f"gives epochs of no iterations: {length} micro-batches per rank, {window * per_iteration} an update."
         remedy = "Lower batch_size or accumulation, or keep the short batch."
         return None, [problem("FD003", ("train_dataloader",), text, remedy)]
     return Timeline(
-        by_epoch=isinstance(loop, EpochLoop), epoch_length=epoch_length, max_epochs=max_epochs, max_iters=max_iters,
+        by_epoch=loop.by_epoch, epoch_length=epoch_length, max_epochs=max_epochs, max_iters=max_iters,
         window=window, tail=batching.tail, val_begin=loop.val_begin, val_interval=loop.val_interval,
         dynamic_intervals=loop.dynamic_intervals or (), validates=config.val_cfg is not None,
-        max_seconds=loop.max_time,
+        max_seconds=loop.max_time, opaque=isinstance(loop, OwnTrainLoop),
     ), []  # fmt: skip
+
+
+def _totals(loop: TrainLoop, epoch_length: int | None, whole: int) -> tuple[int, int | None]:
+    """Epochs and iterations of the run, a multiple of `whole`; of a loop of one's own, as far as it says them."""
+    if isinstance(loop, IterLoop):
+        return 1, loop.max_iters // whole * whole
+    if loop.max_epochs is None:
+        return 1, loop.max_iters if isinstance(loop, OwnTrainLoop) else None
+    return loop.max_epochs, None if epoch_length is None else loop.max_epochs * epoch_length
 
 
 def smoked(timeline: Timeline) -> Timeline:

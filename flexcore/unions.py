@@ -5,10 +5,10 @@ from typing import Any, get_args
 
 from attrs import field, frozen
 
-from flexcore import config, hooks, schedules, strategies
+from flexcore import config, hooks, loops, schedules, strategies
 from flexcore.components import Component, Data, freeze, holds_supplied, is_import_path, last_segment
-from flexcore.config import IterLoop
 from flexcore.hooks import UserHook
+from flexcore.loops import OwnEvalLoop, OwnTrainLoop
 from flexcore.problems import did_you_mean, shown
 from flexcore.run_plan import Fresh, LoadWeights, Resume
 
@@ -135,6 +135,18 @@ def _schedule_members() -> dict[str, tuple[type, Mapping[str, Any]]]:
     return named
 
 
+def _own_train_loop(value: dict[str, Any], error: Error) -> OwnTrainLoop:
+    return OwnTrainLoop(component=component(value, error))
+
+
+def _own_eval_loop(value: dict[str, Any], error: Error) -> OwnEvalLoop:
+    return OwnEvalLoop(component=component(value, error))
+
+
+TTA_INSTEAD = (
+    'Set test_cfg=dict(tta=dict(transforms=["identity", "hflip"])), with merge="pkg.module:function" for what '
+    "merge_preds did."
+)
 TAGGED: tuple[Tagged, ...] = (
     Tagged(
         "strategy",
@@ -145,8 +157,11 @@ TAGGED: tuple[Tagged, ...] = (
     Tagged(
         "hook",
         _by_name(*hooks.BUILTIN_HOOKS),
-        unbuilt=frozenset({"NaiveVisualizationHook", "PrepareTTAHook"}),
-        retired={"NPUProfilerHook": "Use ProfilerHook."},
+        retired={
+            "NPUProfilerHook": "Use ProfilerHook.",
+            "NaiveVisualizationHook": 'Set test_cfg=dict(predictions="FILE") and draw from that file.',
+            "PrepareTTAHook": TTA_INSTEAD,
+        },
         other=_user_hook,
     ),
     Tagged("sampler", _by_name(*get_args(config.Sampler)), other=component),
@@ -169,6 +184,9 @@ TAGGED: tuple[Tagged, ...] = (
     ),
     Tagged("starting point", _by_name(Fresh, LoadWeights, Resume)),
     Tagged("trace handler", _by_name(*get_args(hooks.TraceHandler))),
+    Tagged("validation loop", _by_name(loops.ValLoop), default="ValLoop", other=_own_eval_loop),
+    Tagged("test loop", _by_name(loops.TestLoop), default="TestLoop", other=_own_eval_loop),
+    Tagged("test-time augmentation", _by_name(loops.TTA), default="TTA", other=component),
 )
 
 
@@ -205,27 +223,13 @@ def _one_length(value: dict[str, Any], error: Error) -> None:
         )
 
 
-def _custom_loop(value: dict[str, Any], error: Error) -> Any:
-    raise error(
-        "FK014",
-        f"{shown(value['type'])}: loops of your own are known but not built yet.",
-        "Use by_epoch=True or False.",
-        "type",
-    )
-
-
-_LOOPS = Tagged(
-    "training loop",
-    _by_name(config.EpochLoop, IterLoop),
-    unbuilt=frozenset({"TestLoop", "ValLoop"}),
-    other=_custom_loop,
-)
+_LOOPS = Tagged("training loop", _by_name(loops.EpochLoop, loops.IterLoop), other=_own_train_loop)
 _TAG_OF_CLASS = {cls: name for tagged in (*TAGGED, _LOOPS) for name, (cls, _) in tagged.members.items()}
 
 
 def tagged_for(args: tuple[Any, ...]) -> Callable[[Any, Any, Error], Any] | None:
     """The reader of the closed union whose members `args` holds, if any."""
-    if config.EpochLoop in args:
+    if loops.EpochLoop in args:
         return _train_loop
     for tagged in TAGGED:
         if any(cls in args for cls, _ in tagged.members.values()):

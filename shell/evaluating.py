@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from attrs import frozen
 
+from flexcore.evaluating import mark_of
 from flexcore.run_plan import Evaluation
 from shell.data import batch_size, to_device
 from shell.optimizer_states import restore_rng, rng_state
@@ -43,7 +44,7 @@ def evaluate(run: Run, part: Evaluation, mode: str) -> dict[str, float]:
         prefix = "" if feed.name is None else f"{feed.name}/"
         seen = _run_over(run, feed, metrics, part, mode)
         if feed.predictions is not None:
-            feed.predictions.write(run.group, run.rank)
+            feed.predictions.write(run.group, run.rank, mark_of(run.plan, mode, run.completed))
         sizes.append(int(sum(run.group.gather(seen))))
         values.update({prefix + name: value for name, value in metrics.compute(sizes[-1]).items()})
     run.called.train(modes[0][1])  # for modules that do something on it

@@ -39,23 +39,24 @@ class Predictions:
             raise Unwritable(f"{text}; each sample needs one of its own to be written.")
         self.rows += zip(self.indices[batch], rows, strict=True)
 
-    def write(self, group: Group, rank: int) -> pathlib.Path:
-        """Write this rank's part; rank 0 merges all. The file, the same on every rank."""
+    def write(self, group: Group, rank: int, mark: str = "") -> pathlib.Path:
+        """Write this rank's part; rank 0 merges all. The file, its name ending in `mark`, the same on every rank."""
+        base = self.base.with_name(self.base.name + mark)
         kinds = [kind for kind in group.gather(_kind(self.rows)) if kind is not None]
         stack = all(kind == kinds[0] and kind != "" for kind in kinds)
         suffix = self.suffix or (TENSORS if stack else LINES)
         if suffix == TENSORS and not stack:
             raise Unwritable(
-                f"{self.base.name}{TENSORS}: the predictions are not tensors of one shape; write {LINES}."
+                f"{base.name}{TENSORS}: the predictions are not tensors of one shape; write {LINES}."
             )
-        self.base.parent.mkdir(parents=True, exist_ok=True)
-        part = self.base.with_name(f"{self.base.name}.rank{rank}{suffix}")
+        base.parent.mkdir(parents=True, exist_ok=True)
+        part = base.with_name(f"{base.name}.rank{rank}{suffix}")
         (_save_tensors if suffix == TENSORS else _save_lines)(part, self.rows)
         self.rows = []
         group.barrier()
-        merged = self.base.with_name(self.base.name + suffix)
+        merged = base.with_name(base.name + suffix)
         if rank == 0:
-            parts = [part.with_name(f"{self.base.name}.rank{r}{suffix}") for r in range(len(group.gather(0)))]
+            parts = [part.with_name(f"{base.name}.rank{r}{suffix}") for r in range(len(group.gather(0)))]
             (_merge_tensors if suffix == TENSORS else _merge_lines)(merged, parts)
             for file in parts:
                 file.unlink()

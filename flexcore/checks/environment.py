@@ -79,8 +79,3 @@ def _precision(config: Config, facts: Facts) -> Iterator[Problem]:
             other = "bfloat16" if dtype == "float16" and facts.supports_bf16 else None
             remedy = f'Set dtype="{other}".' if other else "Use OptimWrapper."
             yield problem("FP004", ("optim_wrapper", "dtype"), text, remedy)
-    for key in ("val_cfg", "test_cfg"):
-        loop = getattr(config, key)
-        if loop is not None and loop.fp16 and facts.supports_fp16 is False:
-            text = f"float16 is not supported on this {facts.device_type} device."
-            yield problem("FP004", (key, "fp16"), text, "Set fp16=False.")

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from flexcore.checks.saving import placed
-from flexcore.config import AmpOptim, Config, IterLoop
+from flexcore.config import AmpOptim, Config
 from flexcore.facts import Facts
 from flexcore.hooks import (
     EMA,
@@ -18,6 +18,7 @@ from flexcore.hooks import (
     priority_of,
     valid_priority,
 )
+from flexcore.loops import IterLoop
 from flexcore.problems import Path, Problem, shown
 from flexcore.rules import problem
 from flexcore.stopping_early import rule_of

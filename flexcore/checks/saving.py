@@ -4,7 +4,7 @@ import re
 import string
 from collections.abc import Iterator
 
-from flexcore.config import Config, IterLoop
+from flexcore.config import Config
 from flexcore.facts import Facts
 from flexcore.hooks import (
     DEFAULT_SLOTS,
@@ -16,6 +16,7 @@ from flexcore.hooks import (
     merged,
     valid_priority,
 )
+from flexcore.loops import IterLoop
 from flexcore.problems import Path, Problem, did_you_mean, shown
 from flexcore.rules import problem
 from flexcore.saving import PUBLISHED, as_tuple, best_rules

@@ -4,9 +4,10 @@ import math
 from collections.abc import Iterator
 
 from flexcore.checks.cycles import cycles
-from flexcore.config import Config, IterLoop
+from flexcore.config import Config
 from flexcore.facts import Facts
 from flexcore.hooks import HookSlot
+from flexcore.loops import IterLoop
 from flexcore.problems import Path, Problem, shown
 from flexcore.rules import problem
 from flexcore.schedules import Cosine, CosineRestart, Exponential, MultiStep, Poly, Schedule, Step

@@ -5,8 +5,9 @@ import re
 from collections.abc import Iterator
 
 from flexcore.components import Component, Data
-from flexcore.config import AmpOptim, Config, EpochLoop
+from flexcore.config import AmpOptim, Config
 from flexcore.facts import Facts
+from flexcore.loops import EpochLoop, OwnTrainLoop
 from flexcore.problems import Path, Problem, did_you_mean, shown
 from flexcore.rules import problem
 
@@ -82,7 +83,9 @@ def _loop_ranges(config: Config) -> Iterator[Problem]:
     loop = config.train_cfg
     if loop is None:
         return
-    by_epoch = isinstance(loop, EpochLoop)
+    if isinstance(loop, OwnTrainLoop):
+        yield from _own_lengths(loop)
+        return
     total, name = (
         (loop.max_epochs, "max_epochs") if isinstance(loop, EpochLoop) else (loop.max_iters, "max_iters")
     )
@@ -90,7 +93,7 @@ def _loop_ranges(config: Config) -> Iterator[Problem]:
     yield from _at_least(("train_cfg", "val_begin"), loop.val_begin, 0)
     yield from _at_least(("train_cfg", "val_interval"), loop.val_interval, 1)
     yield from _positive(("train_cfg", "max_time"), loop.max_time)
-    unit, previous = "epoch" if by_epoch else "iteration", 0
+    unit, previous = "epoch" if loop.by_epoch else "iteration", 0
     for i, (milestone, interval) in enumerate(loop.dynamic_intervals or ()):
         path: Path = ("train_cfg", "dynamic_intervals", i)
         if milestone <= previous:
@@ -98,6 +101,21 @@ def _loop_ranges(config: Config) -> Iterator[Problem]:
             yield problem("FK020", path, text, "List milestones in rising order, from 1.")
         yield from _at_least((*path, 1), interval, 1)
         previous = milestone
+
+
+def _own_lengths(loop: OwnTrainLoop) -> Iterator[Problem]:
+    """A loop of one's own may count as it likes; what the plan takes for its length must be one."""
+    given = [name for name in ("max_epochs", "max_iters") if name in loop.component.kwargs]
+    for name in given:
+        value = loop.component.kwargs[name]
+        if type(value) is not int or value < 1:
+            text = (
+                f"is the length that schedules are planned for, so it must be at least 1, got {shown(value)}."
+            )
+            yield problem("FK020", ("train_cfg", name), text, "Correct the value, or rename the argument.")
+    if len(given) == 2:
+        text = "is given with max_epochs, and schedules can be planned for one length."
+        yield problem("FK019", ("train_cfg", "max_iters"), text, "Keep one of them.")
 
 
 def _optim_ranges(config: Config) -> Iterator[Problem]:

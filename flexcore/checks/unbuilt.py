@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 
-from flexcore.config import Config, DataLoader, EpochLoop
+from flexcore.config import Config, DataLoader
 from flexcore.dumping import dump
 from flexcore.facts import Facts
 from flexcore.hooks import Logger
+from flexcore.loops import OwnEvalLoop, OwnTrainLoop, TestLoop
 from flexcore.problems import Path, Problem, shown
 from flexcore.rules import problem
 
@@ -24,9 +25,15 @@ def unbuilt(config: Config, _: Facts, __: frozenset[str]) -> Iterator[Problem]:
         value = getattr(owner, key, built[0])
         if value not in built:
             yield _refused((section, key) if section else (key,), value)
+    for key in ("train_cfg", "val_cfg", "test_cfg"):
+        loop = getattr(config, key)
+        if isinstance(loop, OwnTrainLoop | OwnEvalLoop):
+            yield _refused((key, "type"), loop.component.type)
+    if isinstance(config.test_cfg, TestLoop) and config.test_cfg.tta is not None:
+        yield _refused(("test_cfg", "tta"), config.test_cfg.tta)
     yield from _loaders(config)
     if config.log_processor.by_epoch is not None and config.train_cfg is not None:
-        follows = config.log_processor.by_epoch == isinstance(config.train_cfg, EpochLoop)
+        follows = config.log_processor.by_epoch == config.train_cfg.by_epoch
         if not follows:
             yield _refused(("log_processor", "by_epoch"), config.log_processor.by_epoch)
     for place, hook in _hooks(config):

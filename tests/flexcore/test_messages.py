@@ -326,20 +326,13 @@ CASES: dict[str, tuple[Any, Facts, list[str]]] = {
         base(
             strategy="FSDPStrategy",
             optim_wrapper={"type": "DeepSpeedOptimWrapper"},
-            custom_hooks=["PrepareTTAHook", {"type": "mmengine.hooks.NaiveVisualizationHook"}],
             visualizer={"vis_backends": ["WandbVisBackend"]},
-            train_cfg={"type": "pkg:Loop"},
-            val_cfg={"type": "pkg:ValLoop"},
         ),
         KNOWN,
         [
             'optim_wrapper.type: "DeepSpeedOptimWrapper" is known but not built yet. Use one of: AmpOptimWrapper, OptimWrapper. [FK014]',
-            "train_cfg.type: 'pkg:Loop': loops of your own are known but not built yet. Use by_epoch=True or False. [FK014]",
             'strategy.type: "FSDPStrategy" is known but not built yet. Use one of: DDPStrategy, SingleDeviceStrategy. [FK014]',
-            'custom_hooks.0.type: "PrepareTTAHook" is known but not built yet. Use one of: CheckpointHook, DistSamplerSeedHook, EMAHook, EarlyStoppingHook, EmptyCacheHook, IterTimerHook, LoggerHook, NaNGuardHook, ParamSchedulerHook, ProfilerHook, RuntimeInfoHook, SyncBuffersHook, ThroughputHook, or "pkg.module:Name". [FK014]',
-            'custom_hooks.1.type: "NaiveVisualizationHook" is known but not built yet. Use one of: CheckpointHook, DistSamplerSeedHook, EMAHook, EarlyStoppingHook, EmptyCacheHook, IterTimerHook, LoggerHook, NaNGuardHook, ParamSchedulerHook, ProfilerHook, RuntimeInfoHook, SyncBuffersHook, ThroughputHook, or "pkg.module:Name". [FK014]',
             'visualizer.vis_backends.0.type: "WandbVisBackend" is known but not built yet. Use one of: LocalVisBackend, TensorboardVisBackend. [FK014]',
-            "val_dataloader: is missing while val_cfg is given; val_dataloader, val_cfg, val_evaluator come together. Add val_dataloader and val_evaluator, or remove val_cfg. [FK018]",
         ],
     ),
     "FK014 keys": (
@@ -396,7 +389,11 @@ CASES: dict[str, tuple[Any, Facts, list[str]]] = {
         base(
             strategy="ColossalAIStrategy",
             optim_wrapper={"type": "ApexOptimWrapper"},
-            custom_hooks=["NPUProfilerHook"],
+            custom_hooks=[
+                "NPUProfilerHook",
+                {"type": "PrepareTTAHook", "tta_cfg": {"type": "Mine"}},
+                {"type": "mmengine.hooks.NaiveVisualizationHook"},
+            ],
             visualizer={"vis_backends": ["AimVisBackend"]},
         ),
         KNOWN,
@@ -404,6 +401,8 @@ CASES: dict[str, tuple[Any, Facts, list[str]]] = {
             'optim_wrapper.type: "ApexOptimWrapper" is retired. Use AmpOptimWrapper. [FK017]',
             'strategy.type: "ColossalAIStrategy" is retired. Use DDPStrategy; FSDPStrategy is not built yet. [FK017]',
             'custom_hooks.0.type: "NPUProfilerHook" is retired. Use ProfilerHook. [FK017]',
+            'custom_hooks.1.type: "PrepareTTAHook" is retired. Set test_cfg=dict(tta=dict(transforms=["identity", "hflip"])), with merge="pkg.module:function" for what merge_preds did. [FK017]',
+            'custom_hooks.2.type: "NaiveVisualizationHook" is retired. Set test_cfg=dict(predictions="FILE") and draw from that file. [FK017]',
             'visualizer.vis_backends.0.type: "AimVisBackend" is retired. Use LocalVisBackend or TensorboardVisBackend. [FK017]',
         ],
     ),

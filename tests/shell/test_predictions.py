@@ -8,10 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import flexcore
-from flexcore.facts import Facts
 from shell.predictions import Predictions, Unwritable
-from tests.flexcore.base import KNOWN, base, told
 from tests.ranks import run_alone, run_ranks
 from tests.shell import toys
 
@@ -106,67 +103,19 @@ def test_outputs_that_cannot_be_told_apart_are_refused(tmp_path):
         assert str(caught.value) == text
 
 
-TEST = {"test_dataloader": {"dataset": "pkg:D", "batch_size": 2}, "test_evaluator": "pkg:M", "test_cfg": {}}
-CASES = {
-    "suffix": (
-        {"test_cfg": {"predictions": "p.pkl"}},
-        [("test_cfg.predictions: must be a path without suffix or with .safetensors or .jsonl, got 'p.pkl'. "
-         "Without a suffix the predictions themselves decide. [FC010]")],
-    ),
-    "twice": (
-        {"test_cfg": {"predictions": "p"}, "test_evaluator": {"type": "DumpResults", "out_file_path": "q"}},
-        ["test_evaluator.0.out_file_path: is a second place for the predictions. Keep one of them. [FK019]"],
-    ),
-    "no path": (
-        {"test_evaluator": {"type": "mmengine.evaluator.DumpResults", "out_file": "q"}},
-        ['test_evaluator.0: lacks the key "out_file_path". Add "out_file_path". [FK012]',
-         'test_evaluator.0.out_file: is not a setting of DumpResults. Did you mean "out_file_path"? [FK010]'],
-    ),
-    "own order": (
-        {"test_cfg": {"predictions": "p"},
-         "test_dataloader": {"dataset": "pkg:D", "batch_size": 2, "sampler": {"type": "pkg:S"}}},
-        ["test_dataloader.0: has an order of its own, and predictions are written in the dataset's. Use DefaultSampler. [FK014]"],
-    ),
-    "both": (
-        {"test_cfg": {"fp16": True, "dtype": "bfloat16"}},
-        ['test_cfg.fp16: is true with dtype="bfloat16". Keep one of them. [FK019]'],
-    ),
-    "typo": (
-        {"test_cfg": {"prediction": "p"}},
-        ['test_cfg.prediction: is not a setting of TestLoop. Did you mean "predictions"? [FK010]'],
-    ),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_what_cannot_be_written_is_told(name):
-    changes, expected = CASES[name]
-    assert told(base(**{**TEST, **changes})) == expected
-
-
-def test_a_dump_of_a_validation_is_not_built():
-    val = {"val_dataloader": TEST["test_dataloader"], "val_cfg": {}, "val_evaluator": {"type": "DumpResults"}}
-    assert told(base(**val)) == [
-        "val_evaluator.0.type: DumpResults of a validation is known but not built yet. Use it in test_evaluator. [FK014]"
-    ]
-
-
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_a_precision_the_device_lacks_is_told(dtype):
-    facts = Facts(**{**{f.name: getattr(KNOWN, f.name) for f in KNOWN.__attrs_attrs__},
-                     "device_type": "cuda", "supports_fp16": False, "supports_bf16": False})  # fmt: skip
-    remedy = 'Set dtype="bfloat16", or remove it.' if dtype == "float16" else "Remove it."
-    assert told(base(**{**TEST, "test_cfg": {"dtype": dtype}}), facts) == [
-        f"test_cfg.dtype: {dtype} is not supported on this cuda device. {remedy} [FP004]"
-    ]
-
-
-def test_the_plan_says_where_predictions_go():
-    plan = flexcore.plan(
-        base(**{**TEST, "test_cfg": {"dtype": "bfloat16", "predictions": "p"}}), KNOWN, mode="test"
-    )
-    assert plan.testing.predictions == "p"
-    assert (
-        "             autocast bfloat16\n             predictions to p, in dataset order\n"
-        in flexcore.explain(plan)
-    )
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_each_validation_writes_its_own_file(tmp_path, ranks):
+    """DumpResults in val_evaluator: after 9, 18 and 27 iterations (5, 10 and 15 on two ranks), nothing overwritten."""
+    dump = dict(type="DumpResults", out_file_path="predictions")
+    cfg = toys.config(tmp_path, val_evaluator=dict(hits=dict(type=f"{toys.HERE}:Hits"), dump=dump))
+    run_alone(toys.trained, cfg) if ranks == 1 else run_ranks(ranks, toys.trained_rank, cfg)
+    ends = [9, 18, 27] if ranks == 1 else [5, 10, 15]
+    files = found(tmp_path)
+    assert sorted(files) == sorted(f"predictions_iter_{at}.safetensors" for at in ends)
+    assert toys.differences(tmp_path) == []
+    labels = toys.Points(11, seed=1).labels
+    for at, check in zip(ends, toys.recorded(tmp_path, "validate"), strict=True):
+        held = load_file(files[f"predictions_iter_{at}.safetensors"])
+        assert held["index"].tolist() == list(range(11))
+        hits = (held["prediction"].argmax(1) == labels).double().mean()
+        assert check["metrics"] == {"hits": pytest.approx(float(hits))}

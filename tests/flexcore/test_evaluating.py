@@ -1,0 +1,117 @@
+"""Validation and test as planned: precision, augmentation, predictions to files; and what is wrong with them, whole."""
+
+import pytest
+from attrs import evolve
+
+import flexcore
+from flexcore.evaluating import mark_of
+from tests.flexcore.base import KNOWN, base, told, validating
+
+TEST = {"test_dataloader": {"dataset": "pkg:D", "batch_size": 2}, "test_evaluator": "pkg:M", "test_cfg": {}}
+VAL = {"val_dataloader": {"dataset": "pkg:D", "batch_size": 2}, "val_evaluator": "pkg:M", "val_cfg": {}}
+FILE = (
+    "must be a path without suffix or with .safetensors or .jsonl, got {}. "
+    "Without a suffix the predictions themselves decide. [FC010]"
+)
+CASES = {
+    "suffix": (
+        {"test_cfg": {"predictions": "p.pkl"}}, [f"test_cfg.predictions: {FILE.format(repr('p.pkl'))}"],
+    ),
+    "a directory": (
+        {"val_cfg": {"predictions": "p/"}}, [f"val_cfg.predictions: {FILE.format(repr('p/'))}"],
+    ),
+    "a number": (
+        {"val_evaluator": {"dump": {"type": "DumpResults", "out_file_path": 3}}},
+        [f"val_evaluator.dump.out_file_path: {FILE.format(3)}"],
+    ),
+    "a zero byte": (
+        {"val_cfg": {"predictions": "p\0"}}, [f"val_cfg.predictions: {FILE.format(repr(chr(112) + chr(0)))}"],
+    ),
+    "twice": (
+        {"test_cfg": {"predictions": "p"}, "test_evaluator": {"type": "DumpResults", "out_file_path": "q"}},
+        ["test_evaluator.0.out_file_path: is a second place for the predictions. Keep one of them. [FK019]"],
+    ),
+    "no path": (
+        {"test_evaluator": {"type": "mmengine.evaluator.DumpResults", "out_file": "q"}},
+        ['test_evaluator.0: lacks the key "out_file_path". Add "out_file_path". [FK012]',
+         'test_evaluator.0.out_file: is not a setting of DumpResults. Did you mean "out_file_path"? [FK010]'],
+    ),
+    "an odd key": (
+        {"val_evaluator": {"type": "DumpResults", "out_file_path": "q", "zzz": 1}},
+        ["val_evaluator.0.zzz: is not a setting of DumpResults. Remove it; known here: out_file_path. [FK010]"],
+    ),
+    "own order": (
+        {"val_cfg": {"predictions": "p"},
+         "val_dataloader": {"dataset": "pkg:D", "batch_size": 2, "sampler": {"type": "pkg:S"}}},
+        ["val_dataloader.0: has an order of its own, and predictions are written in the dataset's. Use DefaultSampler. [FK014]"],
+    ),
+    "both": (
+        {"test_cfg": {"fp16": True, "dtype": "bfloat16"}},
+        ['test_cfg.fp16: is true with dtype="bfloat16". Keep one of them. [FK019]'],
+    ),
+    "typo": (
+        {"test_cfg": {"prediction": "p"}},
+        ['test_cfg.prediction: is not a setting of TestLoop. Did you mean "predictions"? [FK010]'],
+    ),
+    "no tta of a validation": (
+        {"val_cfg": {"tta": {}}},
+        ["val_cfg.tta: is not a setting of ValLoop. Remove it; known here: dtype, fp16, predictions. [FK010]"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_an_evaluation_cannot_do_is_told(name):
+    changes, expected = CASES[name]
+    assert (
+        told(base(**{**(TEST if any(key.startswith("test") for key in changes) else VAL), **changes}))
+        == expected
+    )
+
+
+@pytest.mark.parametrize("given", [{"dtype": "float16"}, {"dtype": "bfloat16"}, {"fp16": True}], ids=str)
+def test_a_precision_the_device_lacks_is_told(given):
+    facts = evolve(KNOWN, device_type="cuda", supports_fp16=False, supports_bf16=False)
+    dtype = given.get("dtype", "float16")
+    remedy = 'Set dtype="bfloat16", or remove it.' if dtype == "float16" else "Remove it."
+    remedy = "Set fp16=False." if "fp16" in given else remedy
+    assert told(base(**{**TEST, "test_cfg": given}), facts) == [
+        f"test_cfg.{next(iter(given))}: {dtype} is not supported on this cuda device. {remedy} [FP004]"
+    ]
+
+
+@pytest.mark.parametrize("given", [{"dtype": "float16"}, {"dtype": "bfloat16"}, {"fp16": True}], ids=str)
+def test_a_precision_the_device_has_is_planned(given):
+    facts = evolve(KNOWN, device_type="cuda", supports_fp16=True, supports_bf16=True)
+    config = base(**{**TEST, "test_cfg": given})
+    assert told(config, facts) == []
+    assert flexcore.plan(config, facts, mode="test").testing.dtype == given.get("dtype", "float16")
+
+
+def test_the_plan_says_where_predictions_go():
+    plan = flexcore.plan(
+        base(**{**TEST, "test_cfg": {"dtype": "bfloat16", "predictions": "p"}}), KNOWN, mode="test"
+    )
+    assert plan.testing.predictions == "p"
+    assert (
+        "             autocast bfloat16\n             predictions to p, in dataset order\n"
+        in flexcore.explain(plan)
+    )
+    assert mark_of(plan, "test", 0) == ""
+
+
+def test_each_validation_of_a_training_writes_a_file_of_its_own():
+    """mmengine's DumpResults by any of its spellings is no metric, and each iteration's file has its number."""
+    metrics = [
+        {"type": "pkg:M"},
+        {"type": "mmengine.DumpResults", "out_file_path": "p.jsonl", "collect_dir": "x"},
+    ]
+    config = validating(val_evaluator=metrics)
+    plan = flexcore.plan(config, KNOWN)
+    assert told(config) == []
+    assert [m.name for m in plan.validation.metrics] == ["m"]
+    assert plan.validation.predictions == "p.jsonl"
+    assert mark_of(plan, "val", 25) == "_iter_25"
+    assert mark_of(flexcore.plan(config, KNOWN, mode="val"), "val", 0) == ""
+    text = "predictions to p.jsonl, in dataset order, _iter_<n> in each validation's name\n"
+    assert text in flexcore.explain(plan)
