@@ -101,9 +101,14 @@ def _read(launcher: str, names: Names, environ: Mapping[str, str]) -> Rank:
     rank = whole_number(environ, names.rank)
     world_size = whole_number(environ, size_name)
     local_rank = whole_number(environ, names.local_rank, default=0)
-    local_size = _local_world_size(launcher, names, environ, world_size)
+    told_by, local_size = _local_world_size(launcher, names, environ, world_size)
     _below(names.rank, rank, size_name, world_size)
-    _below(names.local_rank, local_rank, names.local_world_size[0], local_size)
+    _below(names.local_rank, local_rank, told_by, local_size)
+    if local_size > world_size:
+        raise LauncherError(
+            f"{told_by}: is {local_size}, but can be at most {size_name}, which is {world_size}. "
+            f"Let the launcher set both."
+        )
     return Rank(rank=rank, local_rank=local_rank, world_size=world_size, local_world_size=local_size)
 
 
@@ -111,7 +116,7 @@ def whole_number(environ: Mapping[str, str], name: str, default: int | None = No
     text = environ.get(name)
     if text is None and default is not None:
         return default
-    if text is None or not re.fullmatch(r"\d{1,9}", text):
+    if text is None or not re.fullmatch(r"[0-9]{1,9}", text):
         found = "is not set" if text is None else f"is {shown(text)}"
         raise LauncherError(f"{name}: {found}, but must be a whole number. Let the launcher set it.")
     return int(text)
@@ -124,22 +129,26 @@ def _below(name: str, value: int, size_name: str, size: int) -> None:
         )
 
 
-def _local_world_size(launcher: str, names: Names, environ: Mapping[str, str], world_size: int) -> int:
-    """As told; else one without a local rank (old Kubernetes jobs), else all on one host."""
+def _local_world_size(
+    launcher: str, names: Names, environ: Mapping[str, str], world_size: int
+) -> tuple[str, int]:
+    """The variable and what it tells; without it one where there is no local rank (old Kubernetes jobs), else all."""
     if launcher == "slurm":
-        tasks = environ.get("SLURM_STEP_TASKS_PER_NODE") or environ.get("SLURM_TASKS_PER_NODE")
-        node = environ.get("SLURM_NODEID", "0")
-        if tasks and node.isdecimal() and int(node) < len(counts := tasks_per_node(tasks)):
-            return counts[int(node)]
+        for name in ("SLURM_STEP_TASKS_PER_NODE", "SLURM_TASKS_PER_NODE"):
+            counts, node = tasks_per_node(environ.get(name, "")), environ.get("SLURM_NODEID", "0")
+            if re.fullmatch(r"[0-9]{1,9}", node) and int(node) < len(counts):
+                return name, counts[int(node)]
     told = next((name for name in names.local_world_size if name in environ), None)
     if told is not None:
-        return whole_number(environ, told)
-    return world_size if names.local_rank in environ else 1
+        return told, whole_number(environ, told)
+    return names.local_world_size[0], world_size if names.local_rank in environ else 1
 
 
 def tasks_per_node(text: str) -> tuple[int, ...]:
     """Slurm's run-length form, a count a node: "2(x3),1" -> (2, 2, 2, 1)."""
-    found = re.findall(r"(\d+)(?:\(x(\d+)\))?", text)
+    if not re.fullmatch(r"[0-9]{1,6}(\(x[0-9]{1,6}\))?(,[0-9]{1,6}(\(x[0-9]{1,6}\))?)*", text):
+        return ()
+    found = re.findall(r"([0-9]+)(?:\(x([0-9]+)\))?", text)
     return tuple(int(count) for count, times in found for _ in range(int(times or 1)))
 
 
@@ -162,7 +171,7 @@ def rendezvous(launcher: str, rank: Rank, environ: Mapping[str, str]) -> dict[st
         "LOCAL_RANK": str(rank.local_rank),
         "LOCAL_WORLD_SIZE": str(rank.local_world_size),
         "MASTER_ADDR": environ.get("MASTER_ADDR") or _address(launcher, rank, environ),
-        "MASTER_PORT": environ.get("MASTER_PORT") or _port(launcher, rank, environ),
+        "MASTER_PORT": _given_port(environ) or _port(launcher, rank, environ),
     }
 
 
@@ -176,6 +185,15 @@ def _address(launcher: str, rank: Rank, environ: Mapping[str, str]) -> str:
         f'MASTER_ADDR: is not set, but the {rank.world_size} ranks of launcher "{launcher}" need a host to meet '
         f"on. Set it to the first host's name (mpirun -x MASTER_ADDR=...)."
     )
+
+
+def _given_port(environ: Mapping[str, str]) -> str:
+    text = environ.get("MASTER_PORT", "")
+    if text and not (re.fullmatch(r"[0-9]{1,5}", text) and 0 < int(text) < 65536):
+        raise LauncherError(
+            f"MASTER_PORT: is {shown(text)}, but must be a port, 1 to 65535. Let the launcher set it."
+        )
+    return text
 
 
 def _port(launcher: str, rank: Rank, environ: Mapping[str, str]) -> str:
