@@ -82,6 +82,7 @@ RULES: Mapping[str, Rule] = {
     "FP005": Rule("backend-device-mismatch", "error", "The backend cannot move this device's tensors."),
     "FP006": Rule("loss-scale-without-float16", "warning", "Only float16 gradients underflow; the setting does nothing."),
     "FP007": Rule("model-states-exceed-memory", "error", "A rank holds the whole model, its gradients and its optimizer state."),
+    "FP008": Rule("restart-begins-anew", "error", "A job that is started again must go on where it was."),
     # FR: reproducibility
     "FR001": Rule("seed-from-entropy", "info", "No seed was given; the recorded one repeats the run."),
     "FR002": Rule("deterministic-over-benchmark", "warning", "cudnn_benchmark picks algorithms by timing; deterministic wins."),

@@ -12,7 +12,8 @@ from attrs import evolve
 import flexcore
 from flexcore.facts import Facts
 from flexcore.problems import ConfigError, Problem, located
-from shell import files
+from shell import files, launch_flags
+from shell.words import positive, sizes
 
 MODES = ("run", "val", "test")
 
@@ -82,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, text in (("run", "train as planned"), ("val", "validate"), ("test", "test")):
         one = _with_config(commands, name, text)
         ranks = "start N ranks on this host through torchrun's agent"
-        one.add_argument("--nproc", type=_positive, metavar="N", help=ranks)
+        one.add_argument("--nproc", type=positive, metavar="N", help=ranks)
         one.add_argument("--smoke", action="store_true", help="one batch of everything, then done")
         one.add_argument("--quiet", action="store_true", help="do not print the plan first")
     plan = _with_config(commands, "plan", "print what a run would do; no torch needed")
@@ -93,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     everything = "build model and data, so that nothing stays unknown"
     plan.add_argument("--probe", action="store_true", help=everything)
     plan.add_argument("-o", dest="output", metavar="FILE", help="write the plan as JSON")
+    launch_flags.add(plan)
     lint = commands.add_parser("lint", help="report every problem of a config; no torch needed")
     lint.add_argument("configs", nargs="+", metavar="CONFIG")
     _add_facts(lint)
@@ -112,31 +114,26 @@ def _add_facts(parser: argparse.ArgumentParser, *, several: bool = False) -> Non
     if several:
         text = "plan for N ranks; several are laid side by side"
         parser.add_argument(
-            "--world-size", type=_sizes, metavar="N[,N...]", default=(), dest="world_sizes", help=text
+            "--world-size", type=sizes, metavar="N[,N...]", default=(), dest="world_sizes", help=text
         )
     else:
-        parser.add_argument("--world-size", type=_positive, metavar="N", help="plan for N ranks")
-    parser.add_argument("--train-samples", type=_positive, metavar="N", help="length of the training dataset")
+        parser.add_argument("--world-size", type=positive, metavar="N", help="plan for N ranks")
+    parser.add_argument("--train-samples", type=positive, metavar="N", help="length of the training dataset")
     for mode, what in (("val", "validation"), ("test", "test")):
         once_each = f"length of a {what} dataset, once each"
-        parser.add_argument(f"--{mode}-samples", type=_positive, metavar="N", action="append", help=once_each)
+        parser.add_argument(f"--{mode}-samples", type=positive, metavar="N", action="append", help=once_each)
     parser.add_argument("--device", choices=("cpu", "cuda"))
 
 
-def _positive(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 0 < len(text) < 19 and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"must be an integer of at least 1, got {text!r}")
-    return int(text)
-
-
-def _sizes(text: str) -> tuple[int, ...]:
-    return tuple(_positive(part) for part in text.split(","))
-
-
 def given_facts(arguments: argparse.Namespace, path: str) -> Facts:
-    """The facts the command line states; --world-size stands for a launcher with so many ranks."""
+    """The facts the command line states; --world-size or --launch stands for a launcher with so many ranks."""
     world = arguments.world_size
     launched = () if world in (None, 1) else (("RANK", "0"), ("WORLD_SIZE", str(world)))
+    if getattr(arguments, "launch", None) is not None:
+        from flexcore.launch_scripts import environment
+
+        asked = launch_flags.request(arguments)
+        world, launched = asked.nodes * asked.nproc, environment(arguments.launch, asked)
     return Facts(
         environment=launched if world is not None else None,
         world_size=world,
@@ -173,11 +170,16 @@ def say(*lines: str, file: Any = None) -> None:
 
 def _plan(arguments: argparse.Namespace) -> int:
     source = None
-    sizes = arguments.world_sizes
-    arguments.world_size = sizes[0] if sizes else None
+    worlds = arguments.world_sizes
+    arguments.world_size = worlds[0] if worlds else None
+    misused = launch_flags.misused(arguments)
+    if misused is not None:
+        say(f"flexcore: {misused}", file=sys.stderr)
+        return 2
     try:
         source = files.read(arguments.config, arguments.overrides)
         made = _probed(arguments, source) if arguments.probe else _dry(arguments, source)
+        script = _script(made, arguments)
     except ConfigError as error:
         complain(with_places(error, source).problems, arguments.config)
         return 2
@@ -185,16 +187,27 @@ def _plan(arguments: argparse.Namespace) -> int:
         return 2
     if arguments.why is not None:
         return _why(made, arguments.why, source)
-    if len(sizes) > 1:
+    if script is not None:
+        say(script.rstrip("\n"))
+        return 0
+    if len(worlds) > 1:
         from flexcore.columns import side_by_side
 
-        say(side_by_side(made, sizes))
+        say(side_by_side(made, worlds))
         return 0
     if arguments.format == "json":
         say(made.to_json(indent=1))
     else:
         say(str(made).rstrip("\n"), *_hint(made))
     return 0
+
+
+def _script(plan: "flexcore.Plan", arguments: argparse.Namespace) -> str | None:
+    if arguments.launch is None:
+        return None
+    from flexcore.launch_scripts import launch_script
+
+    return launch_script(plan, arguments.launch, launch_flags.request(arguments))
 
 
 def _why(plan: "flexcore.Plan", key: str, source: files.Source) -> int:

@@ -1164,6 +1164,7 @@ INFOS: dict[str, tuple[Any, Facts, list[str]]] = {
 }
 
 ELSEWHERE = {
+    "FP008",
     "FK001",
     "FK002",
     "FK003",

@@ -74,7 +74,9 @@ class Cluster:
         done = subprocess.run(
             words, env=self.environ, cwd=cwd, text=True, capture_output=True, timeout=timeout, check=False
         )
-        assert done.returncode == 0, f"{' '.join(words)} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
+        assert done.returncode == 0, (
+            f"{' '.join(words)} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
+        )
         return done.stdout
 
     def submit(self, script: Path, cwd: Path) -> str:
@@ -136,7 +138,11 @@ def _started(at: Path, environ: Mapping[str, str]) -> None:
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         idle = subprocess.run(
-            ["sinfo", "-h", "-t", "idle", "-o", "%D"], env=environ, text=True, capture_output=True, check=False
+            ["sinfo", "-h", "-t", "idle", "-o", "%D"],
+            env=environ,
+            text=True,
+            capture_output=True,
+            check=False,
         )
         if idle.stdout.strip() == str(len(NODES)):
             return
@@ -152,7 +158,9 @@ def _daemon(at: Path, environ: Mapping[str, str], *words: str) -> None:
 
 
 def _logs(at: Path) -> str:
-    return "\n".join(f"--- {file.name}\n{file.read_text(errors='replace')[-1500:]}" for file in (at / "log").iterdir())
+    return "\n".join(
+        f"--- {file.name}\n{file.read_text(errors='replace')[-1500:]}" for file in (at / "log").iterdir()
+    )
 
 
 def _stopped(at: Path, environ: Mapping[str, str]) -> None:

@@ -13,7 +13,8 @@ import venv
 import pytest
 
 import flexcore
-from shell import cli, running
+from flexcore import launch_scripts
+from shell import cli, launch_flags, running
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -694,3 +695,50 @@ def test_world_sizes_are_numbers(command):
     assert err.splitlines()[-1] == (
         "flexcore plan: error: argument --world-size: must be an integer of at least 1, got 'x'"
     )
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--nodes", "2"], "--nodes: belongs to --launch. Say what is to start the run."),
+        (["--launch", "mpi", "--time", "60"], "--time: means nothing to --launch mpi. Leave it out."),
+        (
+            ["--launch", "k8s"],
+            "--image: is missing. Name the container that holds flexcore and the config.",
+        ),
+        (
+            ["--launch", "slurm", "--world-size", "4"],
+            "--world-size: does not go with --launch, which plans for --nodes times --nproc ranks. Leave it out.",
+        ),
+    ],
+)
+def test_flags_of_launching_that_do_not_fit_are_refused(command, flags, message):
+    assert command("plan", "good.py", *flags) == (2, "", f"flexcore: {message}\n")
+
+
+def test_each_way_to_launch_has_its_flags_and_its_script(command):
+    assert launch_flags.FLAGS.keys() == launch_scripts.DESCRIBING.keys()
+    for kind in launch_flags.FLAGS:
+        image = ["--image", "hub/train"] if kind == "k8s" else []
+        code, script, said = command(
+            "plan", "good.py", "--launch", kind, "--nodes", "2", "--nproc", "3", *image
+        )
+        assert (code, said) == (0, "")
+        assert "# 6 ranks on 2 nodes, 24 samples a step" in script
+        assert (
+            script == command("plan", "good.py", "--launch", kind, "--nproc", "3", "--nodes", "2", *image)[1]
+        )
+
+
+def test_a_script_is_for_a_plan_that_its_ranks_can_carry_out(command):
+    overrides = ("global_batch_size=10", "train_dataloader.batch_size=None")
+    code, script, said = command("plan", "good.py", *overrides, "--launch", "slurm", "--nproc", "3")
+    assert (code, script) == (2, "")
+    assert "[FD00" in said
+
+
+def test_a_time_that_slurm_would_not_take_is_refused(command):
+    for text in ("1h", "12:0", "1-", "-5", ""):
+        code, _, said = command("plan", "good.py", "--launch", "slurm", f"--time={text}")
+        assert code == 2
+        assert f"argument --time: must be a time like 90, 12:00:00 or 1-12:00:00, got {text!r}" in said

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import flexcore
-from flexcore import Facts, launchers
+from flexcore import launchers
 from shell import probe
 from shell.ranks import LauncherError, Rank, port_of, read_rank, rendezvous
 from shell.running import ranks_started
@@ -69,7 +69,9 @@ def of(name):
     return dict(next(dump["environ"] for dump in DUMPS if dump["name"].startswith(name)))
 
 
-@pytest.mark.parametrize("dump", [dump for dump in DUMPS if dump["launcher"] != "none"], ids=lambda d: d["name"])
+@pytest.mark.parametrize(
+    "dump", [dump for dump in DUMPS if dump["launcher"] != "none"], ids=lambda d: d["name"]
+)
 def test_whatever_one_variable_less_leaves_is_read_or_refused_in_words(dump):
     """Each variable of each dump taken away, emptied and turned into nonsense: a rank, or a LauncherError."""
     for name in dump["environ"]:
