@@ -69,7 +69,7 @@ class Component:
 
 @frozen
 class Supplied:
-    """A slot filled by a live object at `shell.execute(plan, slot=object)`; such a plan is not portable."""
+    """A slot filled by a live object at `shell.execute(plan, slot=object)`; a plan read elsewhere waits for it there."""
 
 
 def last_segment(type_name: str) -> str:

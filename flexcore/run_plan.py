@@ -224,17 +224,13 @@ class Plan:
 
     @property
     def supplied(self) -> tuple[str, ...]:
-        """The slots live objects must fill; a plan that has any belongs to this process alone."""
+        """The slots live objects must fill: any process can read such a plan, one that has them can execute it."""
         from flexcore.noticing import supplied_slots
 
         return supplied_slots(self.config)
 
     def to_json(self, indent: int | None = None) -> str:
-        """The whole plan as JSON text.
-
-        Raises:
-            ValueError: the plan waits for supplied objects, so no other process can read it.
-        """
+        """The whole plan as JSON text. Slots for live objects are marked: whoever executes it passes them."""
         from flexcore import plan_files
 
         return plan_files.to_json(self, indent)

@@ -1,6 +1,8 @@
 """shell: carries out what flexcore planned. Names load on first use, so that planning needs no torch."""
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -12,7 +14,17 @@ _HOME_OF = {"execute": "shell.execute", "run": "shell.execute", "RunResult": "sh
 __all__ = ["RunResult", "execute", "run"]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
-        raise AttributeError(f"module 'shell' has no attribute {name!r}")
-    return getattr(import_module(_HOME_OF[name]), name)
+class _Surface(ModuleType):
+    """The package, whose public names stay what they are although importing shell.run would make `run` a module."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in _HOME_OF:
+            raise AttributeError(f"module 'shell' has no attribute {name!r}")
+        return getattr(import_module(_HOME_OF[name]), name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _HOME_OF and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Surface

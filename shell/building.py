@@ -13,9 +13,9 @@ from flexcore.components import Component, Data, Items, Supplied, is_import_path
 from flexcore.config import Config, DataLoader
 from flexcore.evaluating import is_dump
 from flexcore.hooks import UserHook, merged
-from flexcore.problems import ConfigError, Path, Problem, did_you_mean
+from flexcore.problems import Path, Problem, did_you_mean
 from flexcore.rules import problem
-from flexcore.run_plan import Mode, Plan
+from flexcore.run_plan import Mode
 
 COLLATES = ("default_collate", "pseudo_collate")
 RECURSIVE = "_recursive_"
@@ -112,17 +112,6 @@ def filled_in(loader: DataLoader) -> tuple[str, ...]:
     return tuple(name for name, given in wanted.items() if given and name not in sampler.kwargs)
 
 
-def check(plan: Plan) -> None:
-    """Import everything the plan will build and check that each call binds. Builds nothing.
-
-    Raises:
-        ConfigError: with every component that cannot be found or would not accept its arguments.
-    """
-    found = problems(plan.config, plan.mode, smoke=plan.smoke)
-    if found:
-        raise ConfigError(found)
-
-
 def problems(config: Config, mode: Mode, *, smoke: bool = False) -> list[Problem]:
     """Every component that cannot be found or would not accept its arguments. Imports, builds nothing."""
     return [p for one in placed(config, mode, smoke=smoke) for p in _problems(one)]
@@ -169,13 +158,13 @@ def _nested_problems(path: Path, data: Any) -> Iterator[Problem]:
 
 
 def _nested(value: Any) -> Component | None:
-    """The component a mapping stands for: its type is "module:Name". Any other mapping is its owner's data.
+    """The component a mapping stands for: its type is "module:Name" or "pkg.module.Name". Any other is its owner's data.
 
-    A colon is asked for, since a dotted type inside another component's arguments may as well be a scoped
-    registry name ("mmdet.ResNet") that the owner builds.
+    One dot alone does not tell, since "mmdet.ResNet" may as well be a scoped registry name that the owner builds:
+    "mmdet:ResNet" is built.
     """
     kind = value.get("type") if isinstance(value, Data) else None
-    if not (isinstance(kind, str) and ":" in kind and is_import_path(kind)):
+    if not (isinstance(kind, str) and is_import_path(kind) and (":" in kind or kind.count(".") > 1)):
         return None
     rest = Data(tuple((key, item) for key, item in value.entries if key != "type"))
     return Component(type=kind, kwargs=rest)

@@ -8,10 +8,8 @@ from typing import Any
 
 from flexcore.facts import Facts
 from flexcore.planning import plan as make_plan
-from flexcore.problems import ConfigError
-from flexcore.rules import problem
 from flexcore.run_plan import LoadWeights, Mode, Plan, Resume
-from shell import building, processes, settling
+from shell import probe, processes, settling
 from shell.assembling import Built, assemble, build
 from shell.checkpoints import DamagedCheckpoint, Loaded, Store
 from shell.environment import device_of, prepared
@@ -34,7 +32,7 @@ def run(
     """Load, probe, plan and execute, for notebooks and scripts. cfg: a mapping, a Config or a config file's path.
 
     Raises:
-        ConfigError: with every problem, before any effect on disk.
+        ConfigError: with every problem of settings, components and supplied objects, before any effect on disk.
     """
     if isinstance(cfg, str | pathlib.Path):
         from shell import files
@@ -42,10 +40,10 @@ def run(
         source = files.read(str(cfg))
         facts = settling.with_stem(facts, str(cfg))
         cfg = source.data
-    return execute(
-        make_plan(cfg, settling.first_round(facts, cfg, mode, smoke=smoke), mode=mode, smoke=smoke),
-        **supplied,
-    )
+    facts = probe.device(probe.environment(facts))
+    first = settling.planned(cfg, facts, mode, smoke=smoke, supplied=supplied)
+    facts = probe.checkpoints(facts, first.config, first.names.work_dir)
+    return execute(make_plan(first.config, facts, mode=mode, smoke=smoke), **supplied)
 
 
 def execute(
@@ -61,9 +59,8 @@ def execute(
         CheckpointRefused: the checkpoint the config names is damaged or missing.
     """
     # _leaves: the caller ends the process through processes.leave, so the group is left standing.
-    _check_supplied(plan, supplied)
+    settling.check(plan, supplied)
     plan = settling.completed(plan)
-    building.check(plan)
     with ExitStack() as stack:
         signals = stack.enter_context(StopSignals())
         env = plan.environment
@@ -80,25 +77,6 @@ def execute(
             if _before_start is not None:
                 _before_start(plan)
             return _conducted(started, built, console, signals)
-
-
-def _check_supplied(plan: Plan, supplied: dict[str, Any]) -> None:
-    needed = set(plan.supplied)
-    found = [
-        problem("FK012", (name,), "waits for an object.", f"Pass {name}=... to execute.")
-        for name in needed - supplied.keys()
-    ]
-    found += [
-        problem(
-            "FK010",
-            (name,),
-            "was supplied, but the plan has no slot for it.",
-            "Put flexcore.Supplied() in the config.",
-        )
-        for name in supplied.keys() - needed
-    ]
-    if found:
-        raise ConfigError(sorted(found, key=str))
 
 
 @contextmanager
@@ -122,8 +100,7 @@ def _recorded(plan: Plan, rank: int) -> Iterator[tuple[Recorder, Console]]:
     log_dir = pathlib.Path(plan.names.log_dir or plan.names.work_dir)
     if rank == 0:
         log_dir.mkdir(parents=True, exist_ok=True)
-        if not plan.supplied:
-            (log_dir / "plan.json").write_text(plan.to_json(indent=1), encoding="utf-8")
+        (log_dir / "plan.json").write_text(plan.to_json(indent=1), encoding="utf-8")
     voice = Console(plan, rank, log_dir / "run.log" if rank == 0 else None)
     with Recorder(log_dir if rank == 0 else None) as recorder, voice as console:
         yield recorder, console

@@ -12,17 +12,16 @@ from attrs import evolve
 
 import flexcore
 from flexcore import launchers
-from flexcore.converting import parse_partly
 from flexcore.facts import Facts
 from flexcore.problems import ConfigError
 from flexcore.run_plan import Mode, Plan
-from shell import building, files, probe, settling
+from shell import files, probe, settling
 from shell.building import BuildError
 from shell.cli import complain, say, with_places
 from shell.processes import die_with_parent, leave
 from shell.ranks import LauncherError, read_rank
 from shell.results import EXIT_CODES, RunResult
-from shell.settling import PeerFailed, code_of
+from shell.settling import PeerFailed, code_of, planned
 
 MODES: Mapping[str, Mode] = {"run": "train", "val": "val", "test": "test"}
 USAGE = EXIT_CODES["usage"]
@@ -79,21 +78,6 @@ def _launched(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     from shell.launching import launch
 
     return launch(world, argv)
-
-
-def planned(data: Any, facts: Facts, mode: Mode, *, smoke: bool = False) -> Plan:
-    """The plan, if every component it names can be built.
-
-    Raises:
-        ConfigError: what is wrong with the config and with the components it names, in one go.
-    """
-    try:
-        plan = flexcore.plan(data, facts, mode=mode, smoke=smoke)
-    except ConfigError as error:
-        config, _, _ = parse_partly(data)
-        raise ConfigError([*error.problems, *building.problems(config, mode, smoke=smoke)]) from None
-    building.check(plan)
-    return plan
 
 
 def _carried_out(arguments: argparse.Namespace) -> int:

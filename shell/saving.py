@@ -105,7 +105,7 @@ def position(run: Run, done: int) -> dict[str, Any]:
         "epoch": epoch, "iter": done, "world_size": run.world_size, "strategy": plan.strategy.NAME,
         "trajectory": [list(pair) for pair in trajectory(plan)], "trajectory_digest": plan.trajectory_digest,
         "plan_digest": run.plan_digest, "run_id": plan.names.run_id,
-        "plan": None if plan.supplied else plan.to_json(), "versions": dict(plan.facts.versions or ()),
+        "plan": plan.to_json(), "versions": dict(plan.facts.versions or ()),
     }  # fmt: skip
 
 

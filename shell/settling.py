@@ -2,18 +2,21 @@
 
 import pathlib
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from attrs import evolve
 
-from flexcore.converting import dump, marked, structure, unmarked
+from flexcore.config import Config
+from flexcore.converting import dump, marked, parse_partly, structure, unmarked
 from flexcore.facts import Facts
+from flexcore.noticing import supplied_slots
 from flexcore.plan_files import config_digest, plan_digest
 from flexcore.planning import plan as make_plan
-from flexcore.problems import ConfigError
+from flexcore.problems import ConfigError, Problem
 from flexcore.rules import problem
 from flexcore.run_plan import Environment, Fresh, LoadWeights, Mode, Plan, Resume
-from shell import manifests, probe
+from shell import building, manifests, probe
 from shell.locking import LockUnavailable, WorkDirLocked
 from shell.processes import Group
 from shell.results import EXIT_CODES, CheckpointRefused, StalePlan
@@ -31,15 +34,46 @@ def with_stem(facts: Facts, path: str) -> Facts:
     return facts if facts.config_stem is not None else evolve(facts, config_stem=pathlib.Path(path).stem)
 
 
-def first_round(facts: Facts, cfg: Any, mode: Mode, *, smoke: bool = False) -> Facts:
-    """What can be known before anything is built: environment, device, checkpoints.
+def planned(
+    cfg: Any, facts: Facts, mode: Mode, *, smoke: bool = False, supplied: Mapping[str, Any] | None = None
+) -> Plan:
+    """The plan, if every component it names can be built. supplied: the live objects it may count on; None: not told.
 
     Raises:
-        ConfigError: the config has no plan even now.
+        ConfigError: what is wrong with the config, the components it names and the objects supplied, in one go.
     """
-    facts = probe.device(probe.environment(facts))
-    first = make_plan(cfg, facts, mode=mode, smoke=smoke)
-    return probe.checkpoints(facts, first.config, first.names.work_dir)
+    try:
+        plan = make_plan(cfg, facts, mode=mode, smoke=smoke)
+    except ConfigError as error:
+        config = cfg if isinstance(cfg, Config) else parse_partly(cfg)[0]
+        more = [*building.problems(config, mode, smoke=smoke), *_slot_problems(config, supplied)]
+        raise ConfigError([*error.problems, *more]) from None
+    check(plan, supplied)
+    return plan
+
+
+def check(plan: Plan, supplied: Mapping[str, Any] | None = None) -> None:
+    """Import everything the plan will build, check that each call binds and each slot has its object. Builds nothing.
+
+    Raises:
+        ConfigError: with every component that cannot be built and every slot left open.
+    """
+    found = building.problems(plan.config, plan.mode, smoke=plan.smoke)
+    found += _slot_problems(plan.config, supplied)
+    if found:
+        raise ConfigError(found)
+
+
+def _slot_problems(config: Config, supplied: Mapping[str, Any] | None) -> list[Problem]:
+    if supplied is None:
+        return []
+    needed = supplied_slots(config)
+    open_slots = [
+        problem("FK012", (name,), "waits for an object.", f"Pass {name}=... to execute.")
+        for name in needed if name not in supplied
+    ]  # fmt: skip
+    text, remedy = "was supplied, but the plan has no slot for it.", "Put flexcore.Supplied() in the config."
+    return open_slots + [problem("FK010", (name,), text, remedy) for name in supplied if name not in needed]
 
 
 def completed(plan: Plan) -> Plan:

@@ -6,7 +6,7 @@ import torch
 import flexcore
 from flexcore.components import Component, freeze
 from flexcore.problems import ConfigError
-from shell import building
+from shell import building, settling
 from tests.shell.parts import Holder, Net, Pairs
 
 HOLDER = "tests.shell.parts:Holder"
@@ -41,6 +41,17 @@ UNTOUCHED = {
     "keys": {1: "a", "b": (2, [3])},
     "members": {1, 2},
 }
+
+
+def test_a_dotted_type_is_built_from_two_dots_on():
+    """One dot may be a registry's scope: a colon says that a module is meant."""
+    given = {"type": "tests.shell.parts.Net", "width": 5}
+    assert type(built(a=given).kwargs["a"]) is Net
+    assert built(a=given, _recursive_=False).kwargs["a"] == given
+    assert built(a={"type": "fractions:Fraction"}, b={"type": "fractions.Fraction"}).kwargs == {
+        "a": 0,
+        "b": {"type": "fractions.Fraction"},
+    }
 
 
 def test_any_other_mapping_is_its_owners_data():
@@ -226,8 +237,8 @@ def test_every_call_is_tried_before_anything_is_built(name):
     changes, expected = WRONG[name]
     plan = flexcore.plan(config(**changes))
     if expected is None:
-        building.check(plan)
+        settling.check(plan)
         return
     with pytest.raises(ConfigError) as caught:
-        building.check(plan)
+        settling.check(plan)
     assert str(caught.value) == expected

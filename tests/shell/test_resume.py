@@ -210,6 +210,7 @@ def test_a_supplied_loader_is_replayed_exactly(loader, nth, tmp_path):
     assert start_alone(toys.supplied, cfg, loader).wait() == [-signal.SIGKILL]
     assert run_alone(toys.supplied, cfg, loader) == {"reason": "done", "iter": 27}
     assert toys.weights(killed) == toys.weights(whole)
+    assert toys.differences(killed) == []
 
 
 def damage(checkpoint):
