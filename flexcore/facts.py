@@ -83,7 +83,7 @@ class Facts:
         val_samples, test_samples: one entry per loader, in config order.
         entropy: 64 random bits of rank 0; started_at: "YYYYmmdd_HHMMSS" of rank 0.
         config_stem: the config file's name without directory and suffix.
-        checkpoints: what stands in work_dir/checkpoints; load_from: the checkpoint a path in the config names.
+        checkpoints: what stands where the run saves; load_from: the checkpoint a path in the config names.
     """
 
     environment: tuple[tuple[str, str], ...] | None = None

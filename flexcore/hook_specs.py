@@ -4,6 +4,8 @@ from typing import Literal
 
 from attrs import frozen
 
+from flexcore.components import Data
+
 Average = Literal["ExponentialMovingAverage", "MomentumAnnealingEMA", "StochasticWeightAverage"]
 
 
@@ -76,8 +78,11 @@ class Checkpoint:
         rule: "greater" or "less" per save_best name; inferred from greater_keys and less_keys otherwise.
         filename_tmpl: name with one "{}" for the epoch or iteration; a ".pth" suffix is dropped.
         save_optimizer: False saves weights and hooks' state alone, which cannot be resumed.
+        save_param_scheduler: schedules are functions of the iteration; only a plateau has state, and keeps it.
         published_keys: what of the best (else the last) checkpoint is written to one safetensors file at the end:
-            "state_dict" (also "model"), "optimizer", "hooks".
+            "state_dict" (also "model"), "optimizer", "hooks"; "meta" puts where it stands into the file's header.
+        out_dir: checkpoints go to out_dir/<last part of work_dir> instead of work_dir/checkpoints.
+        file_client_args, backend_args: where checkpoints are kept; a local file system is all there is.
     """
 
     NAME = "CheckpointHook"
@@ -96,6 +101,9 @@ class Checkpoint:
     save_optimizer: bool = True
     save_param_scheduler: bool = True
     published_keys: str | tuple[str, ...] | None = None
+    out_dir: str | None = None
+    file_client_args: Data | None = None
+    backend_args: Data | None = None
     priority: int | str | None = None
 
 

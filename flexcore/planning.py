@@ -37,7 +37,7 @@ from flexcore.problems import ConfigError, Problem
 from flexcore.rules import problem
 from flexcore.run_plan import Fresh, Logging, Mode, Names, Plan, Saving
 from flexcore.sampling import derived_seed
-from flexcore.saving import saving
+from flexcore.saving import out_dir, saving
 from flexcore.schedules import ReduceOnPlateau
 from flexcore.strategies import Compile
 from flexcore.training import Training, schedules, smoked, training
@@ -218,9 +218,12 @@ def _names(config: Config, facts: Facts, smoke: bool) -> Names:
     stem = config.experiment_name or facts.config_stem or "experiment"
     experiment = stem if facts.started_at is None else f"{stem}_{facts.started_at}_{run_id}"
     work_dir = (config.work_dir or f"work_dirs/{facts.config_stem or stem}").rstrip("/") or "/"
+    running = (hook for _, hook in merged(config.default_hooks, config.custom_hooks))
+    elsewhere = out_dir(next((hook for hook in running if isinstance(hook, Checkpoint)), None), work_dir)
+    apart = "/smoke" if smoke else ""
     return Names(
-        experiment_name=experiment, work_dir=f"{work_dir}/smoke" if smoke else work_dir,
-        timestamp=facts.started_at, run_id=run_id,
+        experiment_name=experiment, work_dir=work_dir + apart, timestamp=facts.started_at, run_id=run_id,
+        out_dir=None if elsewhere is None else elsewhere + apart,
     )  # fmt: skip
 
 

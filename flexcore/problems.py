@@ -64,6 +64,14 @@ def did_you_mean(wrong: str, candidates: Iterable[str]) -> str:
     return f' Did you mean "{by_lower[close[0]]}"?' if close else ""
 
 
+def usable(text: str) -> bool:
+    """Whether a file system could hold a name like this."""
+    try:
+        return bool(text.strip()) and b"\0" not in text.encode()
+    except UnicodeEncodeError:
+        return False
+
+
 def shown(value: object, limit: int = 60) -> str:
     """A value as it may stand in a message: repr, cut short, never raising.
 

@@ -36,7 +36,7 @@ RULES: Mapping[str, Rule] = {
     "FK020": Rule("out-of-range", "error", "The value has no meaning outside its range."),
     "FK021": Rule("nothing-to-do", "error", "The asked mode needs a section that is not there."),
     "FK022": Rule("facts-of-another-config", "error", "What was observed does not fit what was asked."),
-    "FK023": Rule("without-effect", "info", "The key serves FlexibleRunner's registries, and there are none here."),
+    "FK023": Rule("without-effect", "info", "The key serves machinery of FlexibleRunner's that is not needed here."),
     # FD: data and batching
     "FD001": Rule("no-batch-size", "error", "Without a batch size nothing can be counted."),
     "FD002": Rule("batch-contradiction", "error", "micro x accumulation x data_parallel_size must equal the global batch."),

@@ -56,12 +56,16 @@ Start = Fresh | LoadWeights | Resume
 
 @frozen(kw_only=True)
 class Names:
-    """Where the run's files go. timestamp and run id come from Facts; None while unknown."""
+    """Where the run's files go. timestamp and run id come from Facts; None while unknown.
+
+    out_dir: where checkpoints go, if not under work_dir.
+    """
 
     experiment_name: str
     work_dir: str
     timestamp: str | None
     run_id: str | None
+    out_dir: str | None = None
 
     @property
     def log_dir(self) -> str | None:
@@ -70,7 +74,7 @@ class Names:
 
     @property
     def checkpoint_dir(self) -> str:
-        return f"{self.work_dir}/checkpoints"
+        return self.out_dir or f"{self.work_dir}/checkpoints"
 
 
 @frozen(kw_only=True)

@@ -69,13 +69,29 @@ def saving(hook: Checkpoint, loop: TrainLoop) -> Saving:
 
 
 PUBLISHED: Mapping[str, str] = {
-    "state_dict": "model", "model": "model", "optimizer": "optimizer", "hooks": "hooks",
+    "state_dict": "model", "model": "model", "optimizer": "optimizer", "hooks": "hooks", "meta": "meta",
 }  # fmt: skip
 
 
 def published(hook: Checkpoint) -> tuple[str, ...]:
-    """The tensor files that published_keys name, once each; mmengine calls the model's "state_dict"."""
+    """The tensor files that published_keys name, once each, and "meta"; mmengine calls the model's "state_dict"."""
     return tuple(dict.fromkeys(PUBLISHED[key] for key in as_tuple(hook.published_keys) if key in PUBLISHED))
+
+
+def out_dir(hook: Checkpoint | None, work_dir: str) -> str | None:
+    """out_dir/<last part of work_dir>, as mmengine has it; None: under work_dir, which out_dir may name itself."""
+    given = hook.out_dir if hook is not None else None
+    if given is None or _trimmed(given) == _trimmed(work_dir):
+        return None
+    return f"{given.rstrip('/')}/{last_part(work_dir)}"
+
+
+def last_part(path: str) -> str:
+    return _trimmed(path).rpartition("/")[2]
+
+
+def _trimmed(path: str) -> str:
+    return path.rstrip("/").removeprefix("./")
 
 
 def best_name(key: str, by_epoch: bool, units: int) -> str:

@@ -11,12 +11,14 @@ from cattrs.gen import make_dict_structure_fn, override
 
 from flexcore import unions
 from flexcore.components import Component, Data, Supplied
-from flexcore.config import NamedLoader, NamedMetric
+from flexcore.config import Config, NamedLoader, NamedMetric
 from flexcore.hooks import Hook, HookSlot
 from flexcore.problems import did_you_mean, shown
 from flexcore.schedules import Schedule
 
 _HOOK_OR_NONE: Any = Hook | None
+NONE_IS_ABSENT = ("default_hooks", "custom_hooks", "env_cfg", "log_processor", "randomness")
+"""Sections FlexibleRunner takes None for; ours have a value when absent."""
 PRIMITIVES: Mapping[type, str] = {bool: "true or false", int: "an integer", float: "a number", str: "text"}
 
 
@@ -93,7 +95,12 @@ def _class_hook(cls: type, converter: Converter) -> Callable[[Any, Any], Any]:
                 f"must be a mapping, got {shown(value)}.",
                 f"Write dict(...) with the settings of {unions.label(cls)}.",
             )
-        return inner(unions.without_type(value, cls, Misfit), cls)
+        value = unions.without_type(value, cls, Misfit)
+        if cls is Config:
+            value = {
+                key: item for key, item in value.items() if item is not None or key not in NONE_IS_ABSENT
+            }
+        return inner(value, cls)
 
     return hook
 

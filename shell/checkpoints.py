@@ -21,6 +21,9 @@ from shell.state_tensors import Unsavable, check_json, check_tensor
 from shell.tensor_files import chunks, delete, make_directory, read_file, write_file
 
 JSON: TypeAlias = "bool | int | float | str | list[JSON] | tuple[JSON, ...] | dict[str, JSON] | None"
+META = ("epoch", "iter", "run_id", "plan_digest", "trajectory_digest")
+"""Manifest fields that a published file's header tells on demand."""
+
 Tensors: TypeAlias = Mapping[str, Mapping[str, torch.Tensor]]
 
 
@@ -205,9 +208,10 @@ class Store:
         )
 
     def publish(self, name: str, stems: tuple[str, ...]) -> pathlib.Path:
-        """Tensor files of a standing checkpoint as one `<name>-<first 8 of its SHA-256>.safetensors` beside it.
+        """Tensor files of a standing checkpoint as one `<name>-<first 8 of its own SHA-256>.safetensors` beside it.
 
-        Tensors of the model keep their names, those of other files begin with the file's. A file there is replaced.
+        Tensors of the model keep their names, those of other files begin with the file's; any reader of the format
+        takes it, as a PyTorch file. "meta" among `stems`: where the checkpoint stands, in the file's header.
 
         Raises:
             DamagedCheckpoint, OSError: nothing was written.
@@ -217,10 +221,11 @@ class Store:
             key if stem == "model" else f"{stem}.{key}": tensor
             for stem in stems if stem in loaded.stems for key, tensor in loaded.tensors(stem).items()
         }  # fmt: skip
+        told = {key: str(loaded.manifest.fields.get(key)) for key in META if "meta" in stems}
         temporary = self._root / f"{manifests.TEMPORARY}{name}-published-{self._run_id}"
         delete(temporary)
         try:
-            record = write_file(temporary, chunks(tensors))
+            record = write_file(temporary, chunks(tensors, {"format": "pt", **told}))
             final = self._root / f"{name}-{record.sha256[:8]}{manifests.SUFFIX}"
             temporary.rename(final)
         finally:

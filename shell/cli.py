@@ -257,7 +257,7 @@ def _dry(arguments: argparse.Namespace, source: files.Source) -> "flexcore.Plan"
         return (
             first  # worlds side by side are what-ifs: what stands in work_dir belongs to one of them at most
         )
-    facts = evolve(probe.checkpoints(facts, first.config, first.names.work_dir), free_disk=None)
+    facts = evolve(probe.checkpoints(facts, first.config, first.names), free_disk=None)
     return flexcore.plan(first.config, facts, mode=arguments.mode)
 
 

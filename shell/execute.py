@@ -42,7 +42,7 @@ def run(
         cfg = source.data
     facts = probe.device(probe.environment(facts))
     first = settling.planned(cfg, facts, mode, smoke=smoke, supplied=supplied)
-    facts = probe.checkpoints(facts, first.config, first.names.work_dir)
+    facts = probe.checkpoints(facts, first.config, first.names)
     return execute(make_plan(first.config, facts, mode=mode, smoke=smoke), **supplied)
 
 
@@ -81,12 +81,13 @@ def execute(
 
 @contextmanager
 def _claimed(plan: Plan, group: processes.Group) -> Iterator[Plan]:
-    """Hold the work_dir; with it held, sweep leftovers and settle where to start from whole checkpoints only."""
+    """Hold the work_dir, and where checkpoints go if that is elsewhere; with it held, sweep leftovers and settle where to start from whole checkpoints only."""
     with ExitStack() as stack:
         failure = None
         if group.rank.rank == 0:
             try:
-                stack.enter_context(work_dir_lock(plan.names.work_dir, plan.names.run_id or "run"))
+                for place in filter(None, (plan.names.work_dir, plan.names.out_dir)):
+                    stack.enter_context(work_dir_lock(place, plan.names.run_id or "run"))
                 Store(pathlib.Path(plan.names.checkpoint_dir), plan.names.run_id or "run").sweep()
             except Exception as error:
                 failure = error

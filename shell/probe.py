@@ -13,8 +13,9 @@ from attrs import evolve
 from flexcore import launchers
 from flexcore.config import Config
 from flexcore.facts import CheckpointFact, Facts
-from flexcore.problems import ConfigError
+from flexcore.problems import ConfigError, Path
 from flexcore.rules import problem
+from flexcore.run_plan import Names
 
 if TYPE_CHECKING:  # loaded where there are checkpoints to look at
     from shell.manifests import Manifest
@@ -76,18 +77,20 @@ def device(given: Facts) -> Facts:
     return _filled(given, found)
 
 
-def checkpoints(given: Facts, config: Config, work_dir: str) -> Facts:
-    """What stands in work_dir, and the checkpoint the config names, by their manifests; no tensor is read.
+def checkpoints(given: Facts, config: Config, names: Names) -> Facts:
+    """What stands where this run saves, and the checkpoint the config names, by their manifests; no tensor is read.
 
     Raises:
-        ConfigError: work_dir cannot be looked into.
+        ConfigError: work_dir, or where checkpoints go, cannot be looked into.
     """
+    looked = names.out_dir or names.work_dir
     try:
-        free, complete = _free(pathlib.Path(work_dir)), _standing(pathlib.Path(work_dir) / "checkpoints")
+        free, complete = _free(pathlib.Path(looked)), _standing(pathlib.Path(names.checkpoint_dir))
     except OSError as error:
-        text = f"{work_dir} cannot be looked into: {error.strerror or error}."
+        text = f"{looked} cannot be looked into: {error.strerror or error}."
         remedy = "Name a directory that can be read and written."
-        raise ConfigError([problem("FC010", ("work_dir",), text, remedy)]) from error
+        path: Path = ("work_dir",) if names.out_dir is None else ("default_hooks", "checkpoint", "out_dir")
+        raise ConfigError([problem("FC010", path, text, remedy)]) from error
     path = config.resume if isinstance(config.resume, str) else config.load_from
     named = None if path is None else _named(path)
     return evolve(given, checkpoints=complete, named_checkpoint=named, free_disk=free)

@@ -126,7 +126,7 @@ def _run(arguments: argparse.Namespace, source: files.Source) -> int:
     )  # what others make of a broken environment is hard to read
     facts = probe.device(probe.environment(settling.with_stem(Facts(), arguments.config)))
     first = planned(source.data, facts, mode, smoke=arguments.smoke)
-    facts = probe.checkpoints(facts, first.config, first.names.work_dir)
+    facts = probe.checkpoints(facts, first.config, first.names)
     plan = flexcore.plan(first.config, facts, mode=mode, smoke=arguments.smoke)
     result = execute(plan, _before_start=None if arguments.quiet else _print_plan, _leaves=True)
     if _speaks():
@@ -169,7 +169,7 @@ def probed_plan(data: Any, given: Facts, mode: Mode) -> Plan:
 
     facts = probe.device(evolve(probe.environment(given), entropy=given.entropy, started_at=given.started_at))
     first = planned(data, facts, mode)
-    facts = probe.checkpoints(facts, first.config, first.names.work_dir)
+    facts = probe.checkpoints(facts, first.config, first.names)
     try:
         seen = observed_by_building(first)
     except BuildError as error:

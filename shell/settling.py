@@ -99,7 +99,7 @@ def completed(plan: Plan) -> Plan:
         raise StalePlan(wrong)
     facts = evolve(probe.device(probe.environment(plan.facts)), environment=here.environment)
     if facts.checkpoints is None:
-        facts = probe.checkpoints(facts, plan.config, plan.names.work_dir)
+        facts = probe.checkpoints(facts, plan.config, plan.names)
     return replanned(plan, facts)
 
 
@@ -201,9 +201,7 @@ def started(plan: Plan, group: Group) -> Plan:
 
 def _verified(plan: Plan) -> Facts:
     while True:
-        facts = (
-            probe.checkpoints(plan.facts, plan.config, plan.names.work_dir) if not plan.smoke else plan.facts
-        )
+        facts = probe.checkpoints(plan.facts, plan.config, plan.names) if not plan.smoke else plan.facts
         plan = replanned(plan, facts)
         if not isinstance(plan.start, Resume | LoadWeights):
             return facts

@@ -25,22 +25,25 @@ DTYPES: Final[Mapping[torch.dtype, str]] = MappingProxyType(
 )
 _ORDER: Final = {dtype: rank for rank, dtype in enumerate(DTYPES)}
 _MAX_HEADER_BYTES: Final = 100_000_000  # safetensors' own limit
+_OWN: Final = "__metadata__"  # the header's own key
 _ESCAPE: Final = "%json:"
 _CHUNK: Final = 16 * 2**20
 
 
-def chunks(tensors: Mapping[str, torch.Tensor]) -> Iterator[bytes | memoryview]:
-    """The bytes of a safetensors file, one tensor in host memory at a time."""
+def chunks(
+    tensors: Mapping[str, torch.Tensor], told: Mapping[str, str] | None = None
+) -> Iterator[bytes | memoryview]:
+    """The bytes of a safetensors file, one tensor in host memory at a time. told: the header's own words, if any."""
     ordered = sorted(tensors.items(), key=lambda item: (_ORDER[item[1].dtype], item[0]))
-    yield _header(ordered)
+    yield _header(ordered, told)
     for _, tensor in ordered:
         data = _bytes(tensor)
         for start in range(0, len(data), _CHUNK):
             yield data[start : start + _CHUNK]
 
 
-def _header(ordered: list[tuple[str, torch.Tensor]]) -> bytes:
-    table: dict[str, Any] = {}
+def _header(ordered: list[tuple[str, torch.Tensor]], told: Mapping[str, str] | None) -> bytes:
+    table: dict[str, Any] = {} if told is None else {_OWN: dict(told)}
     end = 0
     for name, tensor in ordered:
         begin, end = end, end + tensor.numel() * tensor.element_size()
@@ -68,11 +71,7 @@ def _bytes(tensor: torch.Tensor) -> memoryview:
 
 def _escaped(name: str) -> str:
     """`name` as a key of the header: text that UTF-8 cannot hold and the header's own key go as escaped JSON."""
-    odd = (
-        name == "__metadata__"
-        or name.startswith(_ESCAPE)
-        or any("\ud800" <= letter <= "\udfff" for letter in name)
-    )
+    odd = name == _OWN or name.startswith(_ESCAPE) or any("\ud800" <= letter <= "\udfff" for letter in name)
     return _ESCAPE + json.dumps(name) if odd else name
 
 

@@ -17,9 +17,10 @@ from flexcore.hooks import (
     valid_priority,
 )
 from flexcore.loops import IterLoop
-from flexcore.problems import Path, Problem, did_you_mean, shown
+from flexcore.problems import Path, Problem, did_you_mean, shown, usable
 from flexcore.rules import problem
-from flexcore.saving import PUBLISHED, as_tuple, best_rules
+from flexcore.saving import PUBLISHED, as_tuple, best_rules, last_part
+from flexcore.schedules import ReduceOnPlateau
 
 PRIORITY_NAMES = f"Names: {', '.join(PRIORITIES)}."
 PLAIN_SPEC = re.compile(r"0?[0-9]{0,2}d?")
@@ -79,6 +80,9 @@ def checkpoints(config: Config, _: Facts, broken: frozenset[str]) -> Iterator[Pr
             yield from _points(config, hook, path)
             yield from _template(hook.filename_tmpl, (*path, "filename_tmpl"))
             yield from _published(hook, (*path, "published_keys"))
+            yield from _place(config, hook, path)
+            yield from _storage(hook, path)
+            yield from _schedulers(config, hook, (*path, "save_param_scheduler"))
             yield from _best(hook, path, validates=config.val_cfg is not None or "val_cfg" in broken)
 
 
@@ -123,6 +127,52 @@ def _published(hook: Checkpoint, path: Path) -> Iterator[Problem]:
             yield problem("FK019", path, text, "Set save_optimizer=True, or leave it out.")
 
 
+def _place(config: Config, hook: Checkpoint, path: Path) -> Iterator[Problem]:
+    """out_dir with the last part of work_dir must be a directory of its own."""
+    if hook.out_dir is None:
+        return
+    if not usable(hook.out_dir):
+        text = f"is not a usable path: {shown(hook.out_dir)}."
+        yield problem("FC010", (*path, "out_dir"), text, "Write a plain path, or remove it.")
+    elif "://" in hook.out_dir:
+        yield _remote((*path, "out_dir"), hook.out_dir)
+    elif config.work_dir is not None and last_part(config.work_dir) in ("", ".", ".."):
+        text = f"takes the last part of work_dir, and {shown(config.work_dir)} ends in none."
+        yield problem("FC010", (*path, "out_dir"), text, "Write work_dir with a name at its end.")
+
+
+LOCAL = ("local", "disk", "LocalBackend", "HardDiskBackend")
+
+
+def _storage(hook: Checkpoint, path: Path) -> Iterator[Problem]:
+    if hook.file_client_args is not None and hook.backend_args is not None:
+        text = "is given with backend_args, and both say where checkpoints are kept."
+        yield problem("FK019", (*path, "file_client_args"), text, "Keep backend_args, or neither.")
+    for key in ("file_client_args", "backend_args"):
+        given = getattr(hook, key)
+        for name, value in given.entries if given is not None else ():
+            if (name, value in LOCAL) != ("backend", True):
+                yield _remote((*path, key, name), value)
+
+
+def _remote(path: Path, value: object) -> Problem:
+    text = f"is {shown(value)}; checkpoints are kept in a local file system."
+    return problem("FK014", path, text, "Mount the storage and name a directory of it in out_dir.")
+
+
+def _schedulers(config: Config, hook: Checkpoint, path: Path) -> Iterator[Problem]:
+    if hook.save_param_scheduler:
+        return
+    if any(isinstance(schedule, ReduceOnPlateau) for schedule in config.param_scheduler or ()):
+        text = "is false, and what ReduceOnPlateauLR has gathered decides the LR after a resume."
+        yield problem("FK019", path, text, "Remove it, or save_optimizer=False for weights alone.")
+    else:
+        text = (
+            "is false and changes nothing: these schedules are functions of the iteration and have no state."
+        )
+        yield problem("FK023", path, text, "Nothing to do.")
+
+
 def _names_files(template: str) -> bool:
     """One plain counter, and a visible file name that no best checkpoint's can equal."""
     try:
@@ -148,6 +198,10 @@ def _best(hook: Checkpoint, path: Path, *, validates: bool) -> Iterator[Problem]
     if not validates:
         text = f"watches {shown(hook.save_best)}, but the config has no validation."
         yield problem("FC003", (*path, "save_best"), text, "Add val_dataloader, val_cfg and val_evaluator.")
+    if len(set(wanted)) < len(wanted):
+        text = f"names {shown(next(key for key in wanted if wanted.count(key) > 1))} twice."
+        yield problem("FC002", (*path, "save_best"), text, "Name each metric once.")
+        return
     if wanted.count("auto") and len(wanted) > 1:
         yield problem(
             "FC002", (*path, "save_best"), 'mixes "auto" with names.', 'Use "auto" alone or name all.'

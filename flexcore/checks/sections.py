@@ -8,7 +8,7 @@ from flexcore.components import Component, Data
 from flexcore.config import AmpOptim, Config
 from flexcore.facts import Facts
 from flexcore.loops import EpochLoop, OwnTrainLoop
-from flexcore.problems import Path, Problem, did_you_mean, shown
+from flexcore.problems import Path, Problem, did_you_mean, shown, usable
 from flexcore.rules import problem
 
 GROUPS: tuple[tuple[str, ...], ...] = (
@@ -39,7 +39,7 @@ def starting(config: Config, _: Facts, __: frozenset[str]) -> Iterator[Problem]:
         text = f"names {shown(config.resume)} while load_from names {shown(config.load_from)}; a run starts from one."
         yield problem("FC001", ("resume",), text, "Keep resume, or write resume=True with load_from.")
     for path, value in ((("resume",), config.resume), (("load_from",), config.load_from)):
-        if isinstance(value, str) and not _usable(value):
+        if isinstance(value, str) and not usable(value):
             yield problem(
                 "FC010", path, f"is not a usable path: {shown(value)}.", "Name a checkpoint or remove it."
             )
@@ -193,12 +193,12 @@ def _optimizer(optimizer: Component) -> Iterator[Problem]:
 def names(config: Config, _: Facts, __: frozenset[str]) -> Iterator[Problem]:
     for key in ("work_dir", "experiment_name"):
         value = getattr(config, key)
-        if value is not None and (not _usable(value)):
+        if value is not None and (not usable(value)):
             yield problem(
                 "FC010", (key,), f"is not a usable name: {shown(value)}.", "Write a plain path or name."
             )
     label = config.visualizer.name if config.visualizer is not None else None
-    if label is not None and (not _usable(label) or "/" in label or label in (".", "..")):
+    if label is not None and (not usable(label) or "/" in label or label in (".", "..")):
         text = f"is not a usable directory name: {shown(label)}."
         yield problem("FC010", ("visualizer", "name"), text, "Write a plain name.")
     name = config.experiment_name
@@ -206,14 +206,6 @@ def names(config: Config, _: Facts, __: frozenset[str]) -> Iterator[Problem]:
         yield problem(
             "FC010", ("experiment_name",), f"holds a path separator: {shown(name)}.", "Use work_dir for that."
         )
-
-
-def _usable(text: str) -> bool:
-    """Whether a file system could hold a name like this."""
-    try:
-        return bool(text.strip()) and b"\0" not in text.encode()
-    except UnicodeEncodeError:
-        return False
 
 
 def _at_least(path: Path, value: int | None, least: int) -> Iterator[Problem]:

@@ -5,7 +5,7 @@ import pytest
 import flexcore
 from flexcore.averaging import weight
 from flexcore.hooks import EMA
-from tests.flexcore.base import KNOWN, base, told, validating
+from tests.flexcore.base import KNOWN, base, planned, told, validating
 
 AMP16 = {
     "type": "AmpOptimWrapper",
@@ -190,6 +190,28 @@ CASES = {
         [],
     ),
 }
+
+
+@pytest.mark.parametrize(
+    ("out_dir", "work_dir", "expected"),
+    [
+        (None, "runs/exp", "runs/exp/checkpoints"),
+        ("big", "runs/exp", "big/exp"),
+        ("/big/", "runs/exp/", "/big/exp"),
+        ("big", None, "big/x"),
+        ("runs/exp", "./runs/exp/", "./runs/exp/checkpoints"),
+    ],
+)
+def test_checkpoints_go_under_out_dir_by_the_last_part_of_work_dir(out_dir, work_dir, expected):
+    """Unless it is the work_dir itself, as in mmengine."""
+    hooks = {"checkpoint": {"type": "CheckpointHook", "out_dir": out_dir}}
+    plan = planned(default_hooks=hooks, work_dir=work_dir, experiment_name="x")
+    assert plan.names.checkpoint_dir == expected
+
+
+def test_a_section_may_be_none_where_flexible_runner_takes_none():
+    absent = dict.fromkeys(("default_hooks", "custom_hooks", "env_cfg", "log_processor", "randomness"))
+    assert flexcore.parse({**base(), **absent}) == flexcore.parse({**base(), "randomness": {}})
 
 
 @pytest.mark.parametrize("name", CASES)

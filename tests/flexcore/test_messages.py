@@ -890,6 +890,71 @@ CASES: dict[str, tuple[Any, Facts, list[str]]] = {
             'default_hooks.checkpoint.save_best: mixes "auto" with names. Use "auto" alone or name all. [FC002]',
         ],
     ),
+    "FC002 twice": (
+        validating(default_hooks=C(save_best=["acc", "acc"])),
+        KNOWN,
+        [
+            "default_hooks.checkpoint.save_best: names 'acc' twice. Name each metric once. [FC002]",
+        ],
+    ),
+    "FC010 out_dir": (
+        base(default_hooks=C(out_dir="big"), work_dir="runs/.."),
+        KNOWN,
+        [
+            (
+                "default_hooks.checkpoint.out_dir: takes the last part of work_dir, and 'runs/..' ends in none. "
+                "Write work_dir with a name at its end. [FC010]"
+            ),
+        ],
+    ),
+    "FC010 out_dir empty": (
+        base(default_hooks=C(out_dir=" ")),
+        KNOWN,
+        [
+            "default_hooks.checkpoint.out_dir: is not a usable path: ' '. Write a plain path, or remove it. [FC010]",
+        ],
+    ),
+    "FK014 storage": (
+        base(default_hooks=C(out_dir="s3://bucket", backend_args={"backend": "petrel", "enable_mc": True})),
+        KNOWN,
+        [
+            (
+                "default_hooks.checkpoint.out_dir: is 's3://bucket'; checkpoints are kept in a local file system. "
+                "Mount the storage and name a directory of it in out_dir. [FK014]"
+            ),
+            (
+                "default_hooks.checkpoint.backend_args.backend: is 'petrel'; checkpoints are kept in a local file system. "
+                "Mount the storage and name a directory of it in out_dir. [FK014]"
+            ),
+            (
+                "default_hooks.checkpoint.backend_args.enable_mc: is True; checkpoints are kept in a local file system. "
+                "Mount the storage and name a directory of it in out_dir. [FK014]"
+            ),
+        ],
+    ),
+    "FK019 storage": (
+        base(default_hooks=C(backend_args={"backend": "local"}, file_client_args={"backend": "disk"})),
+        KNOWN,
+        [
+            (
+                "default_hooks.checkpoint.file_client_args: is given with backend_args, and both say where checkpoints are "
+                "kept. Keep backend_args, or neither. [FK019]"
+            ),
+        ],
+    ),
+    "FK019 schedulers": (
+        validating(
+            default_hooks=C(save_param_scheduler=False),
+            param_scheduler=[{"type": "ReduceOnPlateauLR", "monitor": "top_accuracy", "rule": "greater"}],
+        ),
+        KNOWN,
+        [
+            (
+                "default_hooks.checkpoint.save_param_scheduler: is false, and what ReduceOnPlateauLR has gathered decides the "
+                "LR after a resume. Remove it, or save_optimizer=False for weights alone. [FK019]"
+            ),
+        ],
+    ),
     "FC003": (
         base(default_hooks=C(save_best="acc")),
         KNOWN,
@@ -1111,6 +1176,16 @@ INFOS: dict[str, tuple[Any, Facts, list[str]]] = {
         Facts(),
         [
             "resume: resume=True, but work_dir has not been looked at; the run starts fresh. Nothing to do on a first run. [FC008]",
+        ],
+    ),
+    "FK023 schedulers": (
+        base(default_hooks=C(save_param_scheduler=False)),
+        KNOWN,
+        [
+            (
+                "default_hooks.checkpoint.save_param_scheduler: is false and changes nothing: these schedules are functions of "
+                "the iteration and have no state. Nothing to do. [FK023]"
+            ),
         ],
     ),
     "FC012": (

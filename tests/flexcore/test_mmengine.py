@@ -72,6 +72,14 @@ UNSEEN: tuple[tuple[str, str, str, str], ...] = (
     ("by_epoch of schedules and CheckpointHook", "True", "follows the training loop", "An iteration loop has no epochs."),
     ("epoch in a checkpoint saved with save_best", "one too many", "the completed epochs", "It is a bug."),
     ("seed of a resumed run without one", "drawn anew", "the checkpoint's", "The order of samples goes on."),
+    ("published_keys", "publishes the last checkpoint and each best one, as .pth", "publishes the best, else the last, as .safetensors",
+     "One file to hand on, which cannot execute."),
+    ("CheckpointHook's out_dir", "out_dir/<last part of work_dir>", "the same, and locked against a second run",
+     "Two runs in one directory would delete each other's checkpoints."),
+    ("hooks' state in a checkpoint", "is in the MessageHub", "is filed under the hook's type and its number among those",
+     "Reordering hooks moves no state."),
+    ("type=\"pkg.module.Name\" inside arguments", "is data for its owner", "is built first, from two dots on",
+     "It is an import path; a registry's scope has one dot."),
     ("log directory", "<timestamp>", "<timestamp>_<run id>", "Two runs in one second stay apart."),
 )  # fmt: skip
 

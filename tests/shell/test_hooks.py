@@ -8,11 +8,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 
+import flexcore
 from flexcore.hooks import EmptyCache, NaNGuard
 from shell.hooks import empty_cache
 from shell.hooks.nan_guard import NaNGuardHook, not_finite
+from shell.locking import WorkDirLocked, work_dir_lock
 from tests.ranks import run_alone, run_ranks
 from tests.shell import hook_toys, toys
 
@@ -67,8 +70,8 @@ def test_an_average_goes_on_where_it_was_to_the_bit(ranks, tmp_path):
     again = carry_out(config(split), ranks)
     assert (again["reason"], again["metrics"]) == ("done", done["metrics"])
     tensors = hook_toys.hook_tensors(whole, "epoch_3")
-    assert "state.0.averaged.0.weight" in tensors
-    assert ("state.0.averaged.1.running_mean" in tensors) == (ranks == 1)
+    assert "state.EMAHook.averaged.0.weight" in tensors
+    assert ("state.EMAHook.averaged.1.running_mean" in tensors) == (ranks == 1)
     assert tensors == hook_toys.hook_tensors(split, "epoch_3")
     assert toys.weights(whole) == toys.weights(split)
     assert toys.differences(split) == []
@@ -266,7 +269,10 @@ def test_weights_alone_are_saved_and_never_resumed(tmp_path):
 def test_what_is_published_is_one_file_named_by_its_content(best, tmp_path):
     saves = dict(
         checkpoint=dict(
-            type="CheckpointHook", save_best=best, rule="greater", published_keys=["state_dict", "hooks"]
+            type="CheckpointHook",
+            save_best=best,
+            rule="greater",
+            published_keys=["meta", "state_dict", "hooks"],
         )
     )
     carry_out(toys.config(tmp_path, default_hooks=saves, custom_hooks=[EMA]))
@@ -276,6 +282,44 @@ def test_what_is_published_is_one_file_named_by_its_content(best, tmp_path):
     assert file.name == f"{event['name']}-{digest}.safetensors"
     assert event["name"].startswith("best_hits" if best else "epoch_3")
     tensors = load_file(file)
-    assert {"0.weight", "hooks.state.0.averaged.0.weight"} <= tensors.keys()
+    assert {"0.weight", "hooks.state.EMAHook.averaged.0.weight"} <= tensors.keys()
     saved = load_file(tmp_path / "checkpoints" / event["name"] / "model.safetensors")
     assert all(torch.equal(tensors[name], saved[name]) for name in saved)
+    with safe_open(file, framework="pt") as opened:
+        told = opened.metadata()
+    manifest = json.loads((tmp_path / "checkpoints" / event["name"] / "manifest.json").read_text())
+    assert told["format"] == "pt"
+    assert [told[key] for key in ("iter", "plan_digest")] == [
+        str(manifest[key]) for key in ("iter", "plan_digest")
+    ]
+
+
+def elsewhere(work_dir, out_dir, **more):
+    saves = dict(checkpoint=dict(type="CheckpointHook", max_keep_ckpts=2, out_dir=str(out_dir)))
+    return toys.config(work_dir, default_hooks=saves, **more)
+
+
+def test_checkpoints_go_to_out_dir_and_are_found_there(tmp_path):
+    """Under the last part of work_dir; a stopped run goes on from there, retires there and is as planned."""
+    work_dir, out_dir = tmp_path / "runs" / "exp", tmp_path / "big"
+    stop = [dict(type="tests.shell.toys:Wishes", stop=10)]
+    assert carry_out(elsewhere(work_dir, out_dir, custom_hooks=stop))["iter"] == 11
+    assert carry_out(elsewhere(work_dir, out_dir))["checkpoints"] == ["epoch_2", "epoch_3"]
+    assert sorted(path.name for path in (out_dir / "exp").iterdir()) == [".lock", "epoch_2", "epoch_3"]
+    assert not (work_dir / "checkpoints").exists()
+    assert [event["iter"] for event in toys.recorded(work_dir, "start")] == [0, 11]
+    assert toys.differences(work_dir) == []
+
+
+def test_two_work_dirs_that_would_share_a_place_cannot_at_once(tmp_path):
+    """Their last parts are the same, so one would delete the other's checkpoints."""
+    with (
+        work_dir_lock(tmp_path / "big" / "exp", "other"),
+        pytest.raises(WorkDirLocked, match=r"big/exp/\.lock"),
+    ):
+        carry_out(elsewhere(tmp_path / "b" / "exp", tmp_path / "big"))
+
+
+def test_a_smoke_run_keeps_apart_there_too(tmp_path):
+    made = flexcore.plan(elsewhere("runs/exp", "big"), smoke=True)
+    assert (made.names.work_dir, made.names.checkpoint_dir) == ("runs/exp/smoke", "big/exp/smoke")

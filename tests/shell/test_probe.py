@@ -8,6 +8,7 @@ from attrs import evolve
 import flexcore
 from flexcore.facts import Facts
 from flexcore.problems import ConfigError
+from flexcore.run_plan import Names
 from shell import probe
 
 TORCHRUN = {"RANK": "1", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2", "HOME": "/"}
@@ -52,24 +53,37 @@ def test_the_device_is_told_with_versions():
 CONFIG = flexcore.parse({})
 
 
+def names(work_dir, out_dir=None):
+    return Names(experiment_name="x", work_dir=str(work_dir), timestamp=None, run_id=None, out_dir=out_dir)
+
+
 def test_an_absent_work_dir_holds_nothing(tmp_path):
-    facts = probe.checkpoints(Facts(), CONFIG, str(tmp_path / "not" / "yet"))
+    facts = probe.checkpoints(Facts(), CONFIG, names(tmp_path / "not" / "yet"))
     assert facts.checkpoints == ()
     assert facts.named_checkpoint is None
     assert facts.free_disk > 0
     assert list(tmp_path.iterdir()) == []
 
 
+def test_another_place_for_checkpoints_is_the_one_that_is_told(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError) as caught:
+        probe.checkpoints(Facts(), CONFIG, names(tmp_path, str(tmp_path / "file")))
+    assert str(caught.value).startswith(
+        f"default_hooks.checkpoint.out_dir: {tmp_path / 'file'} cannot be looked into"
+    )
+
+
 def test_a_named_checkpoint_that_is_none_is_not_there(tmp_path):
     config = evolve(CONFIG, load_from=str(tmp_path))
-    assert probe.checkpoints(Facts(), config, str(tmp_path)).named_checkpoint is None
+    assert probe.checkpoints(Facts(), config, names(tmp_path)).named_checkpoint is None
 
 
 @pytest.mark.parametrize("below", ["", "deep/er"])
 def test_a_file_in_the_way_is_told(tmp_path, below):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError) as caught:
-        probe.checkpoints(Facts(), CONFIG, str(tmp_path / "file" / below))
+        probe.checkpoints(Facts(), CONFIG, names(tmp_path / "file" / below))
     assert str(caught.value) == (
         f"work_dir: {tmp_path / 'file' / below} cannot be looked into: file is a file. "
         "Name a directory that can be read and written. [FC010]"
