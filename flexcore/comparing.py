@@ -15,7 +15,7 @@ from flexcore import timeline as clock
 from flexcore.questions import saves, validations
 from flexcore.replaying import early_stop_differences
 from flexcore.run_plan import Plan
-from flexcore.saving import Rule, best_name, inferred_rule, is_better
+from flexcore.saving import Rule, best_name, inferred_rule, is_better, timed_name
 from flexcore.stopping_early import REASON
 
 
@@ -70,6 +70,7 @@ def compared(segments: Sequence[Segment]) -> Comparison:
     saved = _saved(kept, segments)
     found += _sequence("save", _planned_saves(spans), saved, reached, done)
     found += _best_differences(kept, segments)
+    found += _timed_differences(kept)
     early = stop is not None and stop["reason"] == REASON
     found += [Difference(what="early stop", at=at, planned=planned, actual=actual)
               for at, planned, actual in early_stop_differences(kept, early=early)]  # fmt: skip
@@ -80,7 +81,7 @@ def compared(segments: Sequence[Segment]) -> Comparison:
         )
     counts = (
         ("iterations", sum(len(part.steps) for part in kept)), ("validations", len(checks)),
-        ("saves", len(saved)), ("starts", len(segments)),
+        ("saves", len(saved) + len(list(_timed(kept)))), ("starts", len(segments)),
     )  # fmt: skip
     reason = stop and stop["reason"]
     return Comparison(counts=counts, differences=tuple(found), finished=done or early, reason=reason)
@@ -276,6 +277,21 @@ def _best_differences(kept: Sequence[Segment], segments: Sequence[Segment]) -> I
                 yield Difference(what=f"best {key}", at=entry[0], planned=planned, actual="nothing")
     for at, name in sorted(actual - expected):
         yield Difference(what="best", at=at, planned="nothing", actual=f"a save as {name}")
+
+
+def _timed(kept: Sequence[Segment]) -> Iterator[tuple[Plan, Mapping[str, Any]]]:
+    return ((part.plan, e) for part in kept for e in part.events if e["event"] == "save" and "waited" in e)
+
+
+def _timed_differences(kept: Sequence[Segment]) -> Iterator[Difference]:
+    """A save by wall time is planned as a condition: the seconds on record must have met it."""
+    for plan, event in _timed(kept):
+        every = plan.saving.every_seconds if plan.saving is not None else None
+        at, waited = int(event["iter"]), float(event["waited"])
+        if every is None or waited < every or event["name"] != timed_name(at):
+            planned = "nothing" if every is None else f"{timed_name(at)} after {every:g} s"
+            actual = f"{event['name']} after {waited:g} s"
+            yield Difference(what="save by wall time", at=at, planned=planned, actual=actual)
 
 
 def _rules(plan: Plan, metrics: Mapping[str, float]) -> Iterator[tuple[str, Rule]]:

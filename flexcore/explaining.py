@@ -201,6 +201,9 @@ def _events(plan: Plan) -> Iterator[str]:
             yield _row(
                 "saves", _some(f"{s.name} (iteration {s.iter})" for s in questions.saves(plan, best=False))
             )
+        if plan.saving.every_seconds is not None:
+            minutes = f"{plan.saving.every_seconds / 60:g}"
+            yield _row("", f"and at the first update when the last one is {minutes} minutes old")
         keep = plan.saving.max_keep
         yield _row("keeps", "all" if keep < 0 else f"the newest {keep}",
                    *(f"and the best by {b.key or 'the first metric'} ({b.rule or 'rule by its name'})" for b in plan.saving.best))  # fmt: skip

@@ -73,6 +73,7 @@ class Checkpoint:
         interval: every so many epochs or iterations; None: every epoch, or every val_interval iterations.
         by_epoch: the interval's unit; None follows the training loop.
         save_begin: first due at this many units. save_last: also at the end of the run.
+        interval_minutes: also whenever the last checkpoint is this old; max_keep_ckpts counts these by themselves.
         max_keep_ckpts: keep the newest so many (best ones aside); -1 keeps all.
         save_best: metric names whose best checkpoint is kept, or "auto" for the first metric.
         rule: "greater" or "less" per save_best name; inferred from greater_keys and less_keys otherwise.
@@ -92,6 +93,7 @@ class Checkpoint:
     by_epoch: bool | None = None
     save_begin: int = 0
     save_last: bool = True
+    interval_minutes: float | None = None
     max_keep_ckpts: int = -1
     save_best: str | tuple[str, ...] | None = None
     rule: str | tuple[str, ...] | None = None

@@ -197,7 +197,8 @@ def _saving(config: Config, hooks: tuple[PlannedHook, ...], smoke: bool) -> Savi
     if hook is None or config.train_cfg is None:
         return None
     made = saving(hook, config.train_cfg)
-    return evolve(made, points=evolve(made.points, save_begin=0, save_last=True)) if smoke else made
+    once = evolve(made.points, save_begin=0, save_last=True)
+    return evolve(made, points=once, every_seconds=None) if smoke else made
 
 
 def _logging(config: Config, hooks: tuple[PlannedHook, ...]) -> Logging:

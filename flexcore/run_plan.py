@@ -150,7 +150,8 @@ class Best:
 class Saving:
     """When checkpoints are written, under which names, and which are kept.
 
-    weights_only: without the optimizer, so that none can be resumed. published: tensor files of the best (else the
+    weights_only: without the optimizer, so that none can be resumed. every_seconds: of wall time since the last
+    checkpoint, another is due at the next update; the newest max_keep of these are kept besides. published: tensor files of the best (else the
     last) checkpoint that are written out as one at the run's end.
     """
 
@@ -162,6 +163,7 @@ class Saving:
     less_keys: tuple[str, ...]
     weights_only: bool = False
     published: tuple[str, ...] = ()
+    every_seconds: float | None = None
 
     def name(self, units: int) -> str:
         return self.template.format(units)

@@ -65,6 +65,7 @@ def saving(hook: Checkpoint, loop: TrainLoop) -> Saving:
         less_keys=as_tuple(hook.less_keys) or LESS_KEYS,
         weights_only=not hook.save_optimizer,
         published=published(hook),
+        every_seconds=None if hook.interval_minutes is None else hook.interval_minutes * 60,
     )  # fmt: skip
 
 
@@ -98,6 +99,11 @@ def best_name(key: str, by_epoch: bool, units: int) -> str:
     """The name for "acc" at epoch 5 is "best_acc_epoch_5"; separators in a metric's name become "_"."""
     plain = "".join(c if c.isalnum() or c in "-_.@" else "_" for c in key)
     return f"best_{plain}_{'epoch' if by_epoch else 'iter'}_{units}"
+
+
+def timed_name(done: int) -> str:
+    """The name of a checkpoint that was due by wall time, after so many iterations."""
+    return f"timed_iter_{done}"
 
 
 def is_better(rule: Rule, score: float, best: float | None) -> bool:

@@ -19,7 +19,7 @@ from flexcore.timeline import closes, next_validation, validates_after, window_a
 from shell.data import batch_size, to_device
 from shell.evaluating import evaluate
 from shell.events import FLUSH_AT
-from shell.hooks.checkpoint import CheckpointHook
+from shell.hooks.checkpoint import BY_TIME, CheckpointHook
 from shell.run import Run
 from shell.stepping import stepper
 from shell.stopping import StopAgreement, StopSignals
@@ -28,27 +28,46 @@ FOREVER = float("inf")
 
 
 class Stopper:
-    """Whether to end early: signals, wishes of hooks and wall time, agreed between ranks."""
+    """Whether to end early or to save by wall time: signals, wishes of hooks and clocks, agreed between ranks.
+
+    deadline: from when on `asked` has something to do by this rank's clock.
+    """
 
     def __init__(self, run: Run, signals: StopSignals, deadline: float | None) -> None:
         self.run, self.signals = run, signals
         self.agreement = StopAgreement(run.group, signals)
-        self.deadline = FOREVER if deadline is None else deadline
+        self.limit = FOREVER if deadline is None else deadline
+        self.every = run.plan.saving.every_seconds if run.plan.saving is not None else None
+        run.saved_clock = perf_counter()
+        self.deadline = self.limit if self.every is None else min(self.limit, run.saved_clock + self.every)
         # A single process looks at its own flags at each step; ranks meet at the agreed steps only.
         self.next_check = FOREVER if run.world_size == 1 else 0
 
     def asked(self, now: float) -> str | None:
         """The reason all ranks stop for, from this step on."""
-        if now >= self.deadline and self.run.wish is None:
+        if now >= self.limit and self.run.wish is None:
             self.run.wish = "time_limit"
-        if self.run.world_size == 1 and self.signals.reason is None and self.run.wish is None:
-            return None
+        due = None if self.every is None else self._due(now, self.every)
         done = max(1, self.run.completed - self.run.started_at_iter)
         reason = self.agreement.agreed(
-            self.run.completed, self.run.step_seconds / done, self.run.wish, force=self.run.wish_alike
+            self.run.completed,
+            self.run.step_seconds / done,
+            self.run.wish,
+            force=self.run.wish_alike,
+            due=due,
         )
+        if self.every is not None and self.agreement.save and self.run.wanted_checkpoint is None:
+            self.run.wanted_checkpoint, self.run.waited = BY_TIME, now - self.run.saved_clock
+            self.deadline = min(self.limit, now + self.every)
         self.next_check = FOREVER if self.run.world_size == 1 else self.agreement.next_check
         return reason
+
+    def _due(self, now: float, every: float) -> bool:
+        """Whether the last checkpoint is too old, by rank 0's clock; other ranks only follow."""
+        if now < self.run.saved_clock + every:
+            self.deadline = min(self.limit, self.run.saved_clock + every)
+            return False
+        return self.run.rank == 0
 
 
 def train(run: Run, stopper: Stopper) -> str:

@@ -27,6 +27,7 @@ class Run:
         epoch, iter: 0-based while an epoch or iteration runs, as in mmengine; completed counts between them.
         completed: iterations done. metrics: the last evaluation's values. work_dir, log_dir: where this run writes.
         model: the module itself, unwrapped. logger: a standard logger; only rank 0 prints.
+        saved_clock: when the last checkpoint stood, by perf_counter; waited: its age when the next was due by wall time.
         spoiled: whether what would be saved now must not be; asked before each save, None: never.
     """
 
@@ -46,6 +47,7 @@ class Run:
         self.wish_alike = False
         self.spoiled: Callable[[], bool] | None = None
         self.wanted_checkpoint: str | None = None
+        self.saved_clock = self.waited = 0.0
         self.validated = False
         self.replay: Any = None
         self.replay_from: Any = None

@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Mapping
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -24,9 +25,12 @@ class CheckpointWriter:
 
     def save(
         self, run: Run, name: str, done: int, *, validated: bool, resumable: bool, retire: list[str], best: bool,
-        planned: bool,
+        planned: bool, waited: float | None = None,
     ) -> bool:  # fmt: skip
-        """Whether the checkpoint stands, on every rank alike. planned: by the plan, not by a signal or a hook's wish."""
+        """Whether the checkpoint stands, on every rank alike.
+
+        planned: by the plan, not by a signal or a hook's wish. waited: seconds without one, if that is why.
+        """
         run.stages.call(
             "before_save_checkpoint",
             checkpoint={"name": name, "iter": done, "validated": validated, "best": best},
@@ -44,8 +48,9 @@ class CheckpointWriter:
             try:
                 path = self.store.save(name, tensors, fields)
                 run.checkpoints.append(str(path))
+                timed = {} if waited is None else {"waited": waited}
                 run.recorder.event("save", name=name, iter=done, epoch=fields["epoch"], best=best, validated=validated,
-                                   planned=planned)  # fmt: skip
+                                   planned=planned, **timed)  # fmt: skip
             except SaveFailed as error:
                 saved = False
                 run.logger.error("%s", error)
@@ -54,7 +59,8 @@ class CheckpointWriter:
             saved = bool(run.group.broadcast(saved))
         run.save_failed = run.save_failed or not saved
         weights_only = run.plan.saving is not None and run.plan.saving.weights_only
-        run.saved_at = done if saved and (resumable or weights_only) else run.saved_at
+        if saved and (resumable or weights_only):
+            run.saved_at, run.saved_clock = done, perf_counter()
         return saved
 
     def publish(self, run: Run, name: str, stems: tuple[str, ...]) -> None:

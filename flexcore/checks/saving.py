@@ -102,7 +102,12 @@ def _points(config: Config, hook: Checkpoint, path: Path) -> Iterator[Problem]:
     if hook.max_keep_ckpts == 0 or hook.max_keep_ckpts < -1:
         text = f"must be -1 (all) or at least 1, got {hook.max_keep_ckpts}."
         yield problem("FK020", (*path, "max_keep_ckpts"), text, "Correct the value.")
-    if not hook.save_last and hook.interval is not None and hook.interval <= 0 and hook.save_best is None:
+    minutes = hook.interval_minutes
+    if minutes is not None and not 0 < minutes < float("inf"):
+        text = f"must be a finite number > 0, got {shown(minutes)}."
+        yield problem("FK020", (*path, "interval_minutes"), text, "Correct the value.")
+    never = hook.interval is not None and hook.interval <= 0
+    if not hook.save_last and never and hook.save_best is None and minutes is None:
         yield problem(
             "FC006", path, "saves nothing: no interval, no last, no best.", "Set interval or save_last=True."
         )
@@ -174,7 +179,7 @@ def _schedulers(config: Config, hook: Checkpoint, path: Path) -> Iterator[Proble
 
 
 def _names_files(template: str) -> bool:
-    """One plain counter, and a visible file name that no best checkpoint's can equal."""
+    """One plain counter, and a visible file name that no other kind of checkpoint's can equal."""
     try:
         fields = [parts[1:] for parts in string.Formatter().parse(template) if parts[1] is not None]
     except ValueError:
@@ -187,7 +192,11 @@ def _names_files(template: str) -> bool:
     ):
         return False
     name = template.format(10**18)
-    hidden = name.startswith((".", "best_")) or any(c in name for c in "/\\") or not name.isprintable()
+    hidden = (
+        name.startswith((".", "best_", "timed_iter_", "stopped_iter_"))
+        or any(c in name for c in "/\\")
+        or not name.isprintable()
+    )
     return len(name) <= 200 and not hidden
 
 

@@ -5,21 +5,24 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from flexcore.run_plan import Resume
-from flexcore.saving import best_name, inferred_rule, is_better
+from flexcore.saving import best_name, inferred_rule, is_better, timed_name
 from flexcore.timeline import closes, next_save
 from shell.run import Run
 from shell.saving import CheckpointWriter
 
 STOPPED = "stopped_iter_{}"
+BY_TIME = "timed_iter_{}"
+"""What Run.wanted_checkpoint is while a checkpoint is due by wall time; its name tells when it came about."""
 
 
 class CheckpointHook:
-    """State: the regular names standing, the best score and name of each metric, leftovers of a stop."""
+    """State: the regular and the timed names standing, the best score and name of each metric, leftovers of a stop."""
 
     def __init__(self, writer: CheckpointWriter) -> None:
         self.writer = writer
         self.due: float = float("inf")
         self.standing: list[str] = []
+        self.timed: list[str] = []
         self.best: dict[str, tuple[float, str]] = {}
         self.stopped: list[str] = []
         self.last: tuple[str, int] | None = None
@@ -53,9 +56,25 @@ class CheckpointHook:
         """The checkpoint a hook asked for, as soon as an optimizer update closes its window."""
         clock = run.plan.timeline
         assert clock is not None
-        if run.wanted_checkpoint is not None and closes(clock, done - 1):
+        if run.wanted_checkpoint is None or not closes(clock, done - 1):
+            return
+        if run.wanted_checkpoint != BY_TIME:
             self.save(run, run.wanted_checkpoint, done, validated=False, planned=False)
-            run.wanted_checkpoint = None
+        elif done not in (self.due, run.saved_at):  # the plan's own save is as good
+            self._save_timed(run, done)
+        run.wanted_checkpoint = None
+
+    def _save_timed(self, run: Run, done: int) -> None:
+        assert run.plan.saving is not None
+        name, keep = timed_name(done), run.plan.saving.max_keep
+        standing = [*self.timed, name]
+        retired = standing[:-keep] if keep > 0 else []
+        before, self.timed = self.timed, standing[len(retired) :]
+        if self.save(run, name, done, validated=False, retire=retired, planned=False, waited=run.waited):
+            self.last = name, done
+            self.writer.remove(run, retired)
+        else:
+            self.timed = before
 
     def after_train_epoch(self, run: Run, **_: Any) -> None:
         if run.completed == self.due:
@@ -78,7 +97,7 @@ class CheckpointHook:
 
     def save(
         self, run: Run, name: str, done: int, *, validated: bool, retire: list[str] | None = None, best: bool = False,
-        planned: bool = True,
+        planned: bool = True, waited: float | None = None,
     ) -> bool:  # fmt: skip
         clock, saving = run.plan.timeline, run.plan.saving
         assert clock is not None
@@ -95,6 +114,7 @@ class CheckpointHook:
             retire=retire or [],
             best=best,
             planned=planned,
+            waited=waited,
         )
 
     def end(self, run: Run, reason: str | None, *, finished: bool) -> None:
@@ -172,11 +192,13 @@ class CheckpointHook:
     def state_dict(self) -> dict[str, Any]:
         return {
             "standing": self.standing,
+            "timed": self.timed,
             "stopped": self.stopped,
             "best": {k: list(v) for k, v in self.best.items()},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.standing = list(state["standing"])
+        self.timed = list(state.get("timed", ()))
         self.stopped = list(state["stopped"])
         self.best = {key: (score, name) for key, (score, name) in state["best"].items()}

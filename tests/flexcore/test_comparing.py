@@ -132,6 +132,33 @@ def test_a_save_a_hook_wished_for_is_no_difference():
     assert differences(evolve(whole, events=(*whole.events, more))) == []
 
 
+def test_a_save_by_wall_time_must_have_waited_for_it():
+    """The seconds on record decide whether it was due; a plan without such a condition has none."""
+    hooks = {"checkpoint": {"type": "CheckpointHook", "save_best": "acc", "interval_minutes": 2}}
+    timed = flexcore.plan({**CONFIG, "default_hooks": hooks}, KNOWN)
+
+    def found(plan, **changes):
+        save = {
+            "event": "save",
+            "iter": 6,
+            "name": "timed_iter_6",
+            "best": False,
+            "planned": False,
+            "waited": 121.0,
+        }
+        whole = recorded(plan)
+        return differences(evolve(whole, events=({**save, **changes}, *whole.events)))
+
+    assert found(timed) == []
+    assert found(timed, waited=119.5) == [
+        "save by wall time at iteration 6: planned timed_iter_6 after 120 s, was timed_iter_6 after 119.5 s"
+    ]
+    assert found(timed, name="timed_iter_5") == [
+        "save by wall time at iteration 6: planned timed_iter_6 after 120 s, was timed_iter_5 after 121 s"
+    ]
+    assert found(PLAN) == ["save by wall time at iteration 6: planned nothing, was timed_iter_6 after 121 s"]
+
+
 def test_what_was_executed_twice_counts_by_its_last_execution():
     """Killed after 7 iterations and resumed at 4: the steps and events above 4 of the first start do not count."""
     first, second = recorded(upto=7), recorded(after=4, validated=True)

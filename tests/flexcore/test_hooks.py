@@ -209,6 +209,22 @@ def test_checkpoints_go_under_out_dir_by_the_last_part_of_work_dir(out_dir, work
     assert plan.names.checkpoint_dir == expected
 
 
+def test_saving_by_wall_time_is_a_condition_of_the_plan():
+    """Told in minutes, kept in seconds; enough to save something; no matter for a smoke run."""
+    hooks = {
+        "checkpoint": {"type": "CheckpointHook", "interval": -1, "save_last": False, "interval_minutes": 2.5}
+    }
+    plan = flexcore.plan(base(default_hooks=hooks), KNOWN)
+    assert plan.saving.every_seconds == 150
+    assert (
+        "saves        never\n             and at the first update when the last one is 2.5 minutes old\n"
+        in str(plan)
+    )
+    assert [notice.code for notice in plan.notices] == []
+    assert flexcore.plan(base(default_hooks=hooks), KNOWN, smoke=True).saving.every_seconds is None
+    assert flexcore.Plan.from_json(plan.to_json()) == plan
+
+
 def test_a_section_may_be_none_where_flexible_runner_takes_none():
     absent = dict.fromkeys(("default_hooks", "custom_hooks", "env_cfg", "log_processor", "randomness"))
     assert flexcore.parse({**base(), **absent}) == flexcore.parse({**base(), "randomness": {}})

@@ -897,6 +897,23 @@ CASES: dict[str, tuple[Any, Facts, list[str]]] = {
             "default_hooks.checkpoint.save_best: names 'acc' twice. Name each metric once. [FC002]",
         ],
     ),
+    "FK020 minutes": (
+        base(default_hooks=C(interval_minutes=0)),
+        KNOWN,
+        [
+            "default_hooks.checkpoint.interval_minutes: must be a finite number > 0, got 0.0. Correct the value. [FK020]",
+        ],
+    ),
+    "FC004 by time": (
+        base(default_hooks=C(filename_tmpl="timed_iter_{}")),
+        KNOWN,
+        [
+            (
+                "default_hooks.checkpoint.filename_tmpl: must be a plain file name with one {}, got 'timed_iter_{}'. "
+                'Write, for example, "epoch_{}". [FC004]'
+            ),
+        ],
+    ),
     "FC010 out_dir": (
         base(default_hooks=C(out_dir="big"), work_dir="runs/.."),
         KNOWN,

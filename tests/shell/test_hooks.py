@@ -16,7 +16,7 @@ from flexcore.hooks import EmptyCache, NaNGuard
 from shell.hooks import empty_cache
 from shell.hooks.nan_guard import NaNGuardHook, not_finite
 from shell.locking import WorkDirLocked, work_dir_lock
-from tests.ranks import run_alone, run_ranks
+from tests.ranks import run_alone, run_ranks, start_alone
 from tests.shell import hook_toys, toys
 
 MEAN = dict(mean=dict(type="tests.shell.hook_toys:Mean"))
@@ -292,6 +292,45 @@ def test_what_is_published_is_one_file_named_by_its_content(best, tmp_path):
     assert [told[key] for key in ("iter", "plan_digest")] == [
         str(manifest[key]) for key in ("iter", "plan_digest")
     ]
+
+
+def by_time(work_dir, keep=2, **more):
+    """Forty milliseconds an iteration, and a checkpoint whenever the last one is sixty old; none by interval."""
+    saves = dict(type="CheckpointHook", interval=-1, interval_minutes=0.001, max_keep_ckpts=keep)
+    data = dict(type="tests.shell.toys:Points", n=34, noise=0.5, slow=0.01)
+    model = dict(type="tests.shell.toys:Net", dropout=0.3)
+    return toys.config(work_dir, model=model, train_dataloader=dict(dataset=data, batch_size=4),
+                       default_hooks=dict(checkpoint=saves), **more)  # fmt: skip
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_checkpoint_is_saved_whenever_the_last_one_is_too_old(ranks, tmp_path):
+    """At the same update on all ranks; the newest are kept; each had waited, as the report confirms."""
+    wrapper = dict(optimizer=dict(type="AdamW", lr=0.01), accumulative_counts=2)
+    carry_out(by_time(tmp_path, optim_wrapper=wrapper), ranks)
+    saves = toys.recorded(tmp_path, "save")
+    timed = [event for event in saves if "waited" in event]
+    assert len(timed) > 2
+    assert all(event["waited"] >= 0.06 and event["iter"] % 2 == 0 for event in timed)
+    assert [event["name"] for event in timed] == [f"timed_iter_{event['iter']}" for event in timed]
+    standing = {path.name for path in (tmp_path / "checkpoints").iterdir()}
+    assert standing == {*(event["name"] for event in timed[-2:]), "epoch_3"}
+    assert toys.differences(tmp_path) == []
+
+
+def test_a_run_goes_on_from_a_checkpoint_by_wall_time_to_the_bit(tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    carry_out(by_time(whole))
+    cfg = by_time(
+        killed, keep=1, custom_hooks=[dict(type="tests.shell.toys:KillIn", stage="before_train_iter", nth=20)]
+    )
+    assert start_alone(toys.trained, cfg).wait() == [-9]
+    carry_out(cfg)
+    _, resumed = toys.recorded(killed, "start")
+    assert resumed["from_"].endswith(f"timed_iter_{resumed['iter']}")
+    assert toys.weights(killed) == toys.weights(whole)
+    assert len(list((killed / "checkpoints").glob("timed_iter_*"))) == 1
+    assert toys.differences(killed) == []
 
 
 def elsewhere(work_dir, out_dir, **more):

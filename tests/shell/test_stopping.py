@@ -115,7 +115,7 @@ def test_alone_a_signal_or_a_wish_is_agreed_at_once():
 class Recorded(Group):
     """Rank 0 of two, and the other one's lines."""
 
-    other: tuple[float, float] = (0, 0.0)
+    other: tuple[float, ...] = (0, 0.0)
     heard: list = field(factory=list)
 
     def max(self, values):
@@ -149,6 +149,20 @@ def test_another_ranks_reason_is_this_ones_and_force_asks_at_once():
     agreement.next_check = 100
     assert agreement.agreed(5, 0.1, "enough") is None
     assert agreement.agreed(6, 0.1, force=True) == "preempted"
+
+
+def test_a_checkpoint_that_is_due_by_one_ranks_clock_is_so_for_all_at_the_next_check():
+    """And for the one call alone; without such a plan nothing of it goes round."""
+    group = Recorded(rank=Rank(world_size=2), other=(0, 0.002, 0.0))
+    agreement = StopAgreement(group, StopSignals())
+    agreed = []
+    for step in range(1, 13):
+        agreement.agreed(step, 0.001, due=step > 3)
+        agreed.append(agreement.save)
+    assert agreed == [False] * 10 + [True, False]
+    alone = StopAgreement(Group(), StopSignals())
+    assert (alone.agreed(1, 0.1, due=True), alone.save) == (None, True)
+    assert (alone.agreed(2, 0.1, due=False), alone.save) == (None, False)
 
 
 def trains(rank):
