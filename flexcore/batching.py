@@ -11,6 +11,7 @@ from flexcore.plan_training import Batching
 from flexcore.problems import Problem
 from flexcore.rules import problem
 from flexcore.sampling import Order
+from flexcore.wrappers import asked
 
 
 def solve(
@@ -20,7 +21,7 @@ def solve(
 
     Any two of micro_batch_size, accumulation and global_batch_size fix the third.
     """
-    wrapper = config.optim_wrapper
+    wrapper = next((one.wrapper for one in asked(config)), None)  # several are alike in both
     given = wrapper.accumulative_counts if wrapper is not None else None
     total, ranks = config.global_batch_size, data_parallel_size
     tail = wrapper.accumulation_tail if wrapper is not None else "carry"

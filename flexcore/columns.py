@@ -6,21 +6,23 @@ from flexcore.problems import ConfigError
 from flexcore.questions import value_at, with_world_size
 from flexcore.run_plan import Plan
 
-ROWS = ("micro batch", "accumulation", "global batch", "lr at start", "lr at the end", "iterations", "optimizer steps",
-        "samples", "dropped per epoch", "repeated per epoch")  # fmt: skip
+BATCH = ("micro batch", "accumulation", "global batch")
+LENGTH = ("iterations", "optimizer steps", "samples", "dropped per epoch", "repeated per epoch")
 
 
 def side_by_side(plan: Plan, world_sizes: Iterable[int]) -> str:
     """A column per world size; one that has no plan shows why below."""
     header, columns, notes = ["world size"], [], []
+    rates = (f"{_of(one.name)}lr {when}" for one in plan.optimizers for when in ("at start", "at the end"))
+    rows = (*BATCH, *rates, *LENGTH)
     for world_size in world_sizes:
         header.append(f"{world_size:,}")
         try:
             columns.append(_column(with_world_size(plan, world_size)))
         except ConfigError as error:
-            columns.append(["-"] * len(ROWS))
+            columns.append(["-"] * len(rows))
             notes += [f"{world_size:,} ranks: {problem}" for problem in error.problems]
-    table = [header, *([name, *(column[i] for column in columns)] for i, name in enumerate(ROWS))]
+    table = [header, *([name, *(column[i] for column in columns)] for i, name in enumerate(rows))]
     widths = [max(len(row[c]) for row in table) for c in range(len(header))]
     lines = [
         "  ".join(
@@ -31,15 +33,22 @@ def side_by_side(plan: Plan, world_sizes: Iterable[int]) -> str:
     return "\n".join([*lines, *notes])
 
 
+def _of(name: str | None) -> str:
+    return "" if name is None else f"{name} "
+
+
 def _column(plan: Plan) -> list[str]:
     batch, clock = plan.batching, plan.timeline
     if batch is None or clock is None:
-        return ["-"] * len(ROWS)
+        return ["-"] * (len(BATCH) + 2 * len(plan.optimizers) + len(LENGTH))
     total = clock.max_iters
     samples = None if total is None or batch.global_batch_size is None else _samples(plan, total)
-    last = None if not total else value_at(plan, iteration=total - 1).value
-    values = (batch.micro_batch_size, batch.gradient_accumulation_steps, batch.global_batch_size,
-              value_at(plan).value, last, total, clock.optimizer_steps, samples, batch.dropped, batch.repeated)  # fmt: skip
+    rates: list[float | None] = []
+    for one in plan.optimizers:
+        last = None if not total else value_at(plan, iteration=total - 1, optimizer=one.name).value
+        rates += [value_at(plan, optimizer=one.name).value, last]
+    values = (batch.micro_batch_size, batch.gradient_accumulation_steps, batch.global_batch_size, *rates,
+              total, clock.optimizer_steps, samples, batch.dropped, batch.repeated)  # fmt: skip
     return [
         "?" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
         for value in values

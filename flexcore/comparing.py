@@ -23,13 +23,14 @@ from flexcore.stopping_early import REASON
 class Segment:
     """One start of the run and what it recorded, in order; steps are unpacked: one (iteration, lr, samples) each.
 
+    Of several optimizers lr holds one each, in the plan's order.
     resumed: iterations already done; validated: the validation due there was done too.
     """
 
     plan: Plan
     resumed: int
     validated: bool
-    steps: tuple[tuple[int, float, int], ...]
+    steps: tuple[tuple[int, float | tuple[float, ...], int], ...]
     events: tuple[Mapping[str, Any], ...]
 
 
@@ -154,24 +155,38 @@ def _events(kept: Sequence[Segment], kind: str) -> list[Mapping[str, Any]]:
 
 
 def _step_differences(kept: Sequence[Segment], start: int) -> Iterator[Difference]:
-    expected, rates = start, _Rates(kept)
+    expected, rates = start, [_Rates(kept, at) for at in range(max(len(p.plan.optimizers) for p in kept))]
     for part in kept:
         for i, lr, samples in part.steps:
             if i != expected:
                 yield Difference(what="iteration", at=expected, planned=str(expected), actual=str(i))
             expected = i + 1
-            planned = rates.lr(part.plan, i)
-            if planned is not None and planned != lr:
-                yield Difference(what="lr", at=i, planned=repr(planned), actual=repr(lr))
+            yield from _rate_differences(part.plan, i, rates, lr if isinstance(lr, tuple) else (lr,))
             size = planned_samples(part.plan, i)
             if size is not None and size != samples:
                 yield Difference(what="samples", at=i, planned=str(size), actual=str(samples))
 
 
-class _Rates:
-    """The LR of group 0, iteration by iteration; what plateaus make of it is replayed from the logged metrics."""
+def _rate_differences(
+    plan: Plan, iteration: int, rates: Sequence["_Rates"], actual: Sequence[float]
+) -> Iterator[Difference]:
+    """The LR of each optimizer."""
+    if len(actual) != len(plan.optimizers):
+        text = f"{len(plan.optimizers)} optimizers"
+        yield Difference(what="lr", at=iteration, planned=text, actual=str(len(actual)))
+        return
+    for optimizer, rate, lr in zip(plan.optimizers, rates, actual, strict=False):
+        planned = rate.lr(plan, iteration)
+        if planned is not None and planned != lr:
+            what = "lr" if optimizer.name is None else f"{optimizer.name}.lr"
+            yield Difference(what=what, at=iteration, planned=repr(planned), actual=repr(lr))
 
-    def __init__(self, kept: Sequence[Segment]) -> None:
+
+class _Rates:
+    """The LR of one optimizer's group 0, iteration by iteration; plateaus are replayed from the logged metrics."""
+
+    def __init__(self, kept: Sequence[Segment], place: int) -> None:
+        self.place = place
         self.checks = _events(kept, "validate")[::-1]
         self.states: tuple[plateaus.PlateauState, ...] = ()
         self.plan: Plan | None = None
@@ -179,8 +194,9 @@ class _Rates:
         self.upcoming: Iterator[float] = iter(())
 
     def lr(self, plan: Plan, iteration: int) -> float | None:
-        optimizer, schedules, clock = plan.optimizer, plan.schedules, plan.timeline
-        if optimizer is None or schedules is None or clock is None or optimizer.lr_scale is None:
+        optimizer, clock = plan.optimizers[self.place], plan.timeline
+        schedules = optimizer.schedules
+        if schedules is None or clock is None or optimizer.lr_scale is None:
             return None
         base, length = optimizer.groups[0].base("lr"), clock.epoch_length
         if base is None:

@@ -141,6 +141,31 @@ OptimWrapper = PlainOptim | AmpOptim
 
 
 @frozen(kw_only=True)
+class NamedOptim:
+    """One of several optimizer wrappers; name: the model's submodule whose parameters it trains, dotted if deep."""
+
+    name: str
+    wrapper: OptimWrapper
+
+
+@frozen(kw_only=True)
+class OptimDict:
+    """OptimWrapperDict: several wrappers by name; the model's own train_step updates each as often as it will."""
+
+    NAME = "OptimWrapperDict"
+    wrappers: tuple[NamedOptim, ...]
+    constructor: str | None = None
+
+
+@frozen(kw_only=True)
+class NamedSchedules:
+    """The schedules of one of several optimizers."""
+
+    name: str
+    schedules: tuple[Schedule, ...]
+
+
+@frozen(kw_only=True)
 class AutoScaleLR:
     """Scale every LR by global_batch_size / base_batch_size (linear rule: Goyal et al. 2017)."""
 
@@ -228,8 +253,8 @@ class Config:
     work_dir: str | None = None
     experiment_name: str | None = None
     train_dataloader: DataLoader | Supplied | None = None
-    optim_wrapper: OptimWrapper | None = None
-    param_scheduler: tuple[Schedule, ...] | None = None
+    optim_wrapper: PlainOptim | AmpOptim | OptimDict | None = None
+    param_scheduler: tuple[Schedule, ...] | tuple[NamedSchedules, ...] | None = None
     train_cfg: TrainLoop | None = None
     val_dataloader: tuple[NamedLoader, ...] | None = None
     val_evaluator: tuple[NamedMetric, ...] | None = None

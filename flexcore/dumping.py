@@ -8,7 +8,7 @@ import attrs
 
 from flexcore import unions
 from flexcore.components import Component, Data, Items, Members, Supplied, thaw
-from flexcore.config import NamedLoader, NamedMetric
+from flexcore.config import NamedLoader, NamedMetric, NamedSchedules, OptimDict
 from flexcore.hooks import HookSlot, UserHook
 from flexcore.loops import OwnEvalLoop, OwnTrainLoop
 
@@ -31,6 +31,10 @@ def dump(value: Any, data: Callable[[Any], Any] = thaw) -> Any:
         return {**dump(value.component, data), **own}
     if isinstance(value, OwnTrainLoop | OwnEvalLoop):
         return dump(value.component, data)
+    if isinstance(value, OptimDict):
+        named = ((entry.name, dump(entry.wrapper, data)) for entry in value.wrappers)
+        first = [] if value.constructor is None else [("constructor", value.constructor)]
+        return _by_name([("type", value.NAME), *first, *named], data)
     if attrs.has(type(value)):
         return _dump_attrs(value, data)
     return value if data is thaw else marked(value)
@@ -51,6 +55,8 @@ def _dump_tuple(value: tuple[Any, ...], data: Callable[[Any], Any]) -> Any:
     first = value[0] if value else None
     if isinstance(first, HookSlot):
         return _by_name(((slot.key, dump(slot.hook, data)) for slot in value), data)
+    if isinstance(first, NamedSchedules):
+        return _by_name(((entry.name, dump(entry.schedules, data)) for entry in value), data)
     if isinstance(first, NamedLoader | NamedMetric):
         inner = "loader" if isinstance(first, NamedLoader) else "metric"
         items = [dump(getattr(item, inner), data) for item in value]

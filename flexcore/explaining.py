@@ -10,7 +10,7 @@ from flexcore.config import DataLoader
 from flexcore.evaluating import mark_of
 from flexcore.hook_texts import end_of, text_of
 from flexcore.hooks import STAGES
-from flexcore.plan_training import Group
+from flexcore.plan_training import Group, Optimizer
 from flexcore.run_plan import EvalData, Fresh, LoadWeights, Plan, Resume
 from flexcore.strategies import SingleDevice
 
@@ -94,13 +94,19 @@ def _clock(plan: Plan) -> Iterator[str]:
         return
     length = _or_unknown(clock.epoch_length, "train_samples")
     total = _or_unknown(clock.max_iters, "train_samples")
-    steps = _or_unknown(clock.optimizer_steps, "train_samples")
+    steps = (
+        f"{_or_unknown(clock.optimizer_steps, 'train_samples')} optimizer steps"
+        if clock.updates == "planned"
+        else "the model's train_step updates the optimizers"
+        if len(plan.optimizers) > 1
+        else "the model's train_step updates the optimizer"
+    )
     loop = (
         f"{clock.max_epochs:,} epochs x {length} iterations = {total}"
         if clock.by_epoch
         else f"{total} iterations"
     )
-    yield _row("length", f"{loop}; {steps} optimizer steps")
+    yield _row("length", f"{loop}; {steps}")
     if clock.window > 1:
         tail = {
             "carry": "windows cross epochs",
@@ -115,9 +121,13 @@ def _clock(plan: Plan) -> Iterator[str]:
 
 
 def _rates(plan: Plan) -> Iterator[str]:
-    optimizer, clock = plan.optimizer, plan.timeline
-    if optimizer is None or clock is None:
+    if plan.timeline is None:
         return
+    for optimizer in plan.optimizers:
+        yield from _optimizer(plan, optimizer)
+
+
+def _optimizer(plan: Plan, optimizer: Optimizer) -> Iterator[str]:
     clip = optimizer.clip_grad
     clipping = (
         ""
@@ -126,22 +136,18 @@ def _rates(plan: Plan) -> Iterator[str]:
     )
     precision = "" if optimizer.precision.dtype is None else f"autocast {optimizer.precision.dtype}"
     scale = "" if optimizer.lr_scale in (None, 1.0) else f"LR scaled by {optimizer.lr_scale:g}"
-    yield _row(
-        "optimizer",
-        "; ".join(part for part in (_thing(optimizer.component), scale, clipping, precision) if part),
-    )
+    sharded = "state spread over the ranks" if optimizer.sharded else ""
+    of = "" if optimizer.name is None else f"{optimizer.name}:"
+    parts = (_thing(optimizer.component), sharded, scale, clipping, precision)
+    yield _row("optimizer", of, "; ".join(part for part in parts if part))
     if optimizer.groups[0].params is not None:
-        yield _row("groups", f"{len(optimizer.groups):,}:", ", ".join(_alike(optimizer.groups)))
-    for key in dict.fromkeys(schedule.param for schedule in plan.schedules or ()):
-        names = ", then ".join(type(s).__name__ for s in plan.schedules or () if s.param == key)
-        yield _row(key, f"{names}: {_curve(plan, key)}")
-    if not plan.schedules:
-        yield _row(
-            "lr",
-            f"{_number(questions.value_at(plan).value)} throughout"
-            if plan.schedules == ()
-            else "? (needs train_samples)",
-        )
+        yield _row("groups", of, f"{len(optimizer.groups):,}:", ", ".join(_alike(optimizer.groups)))
+    for key in dict.fromkeys(schedule.param for schedule in optimizer.schedules or ()):
+        names = ", then ".join(type(s).__name__ for s in optimizer.schedules or () if s.param == key)
+        yield _row(key, of, f"{names}: {_curve(plan, key, optimizer.name)}")
+    if not optimizer.schedules:
+        constant = f"{_number(questions.value_at(plan, optimizer=optimizer.name).value)} throughout"
+        yield _row("lr", of, constant if optimizer.schedules == () else "? (needs train_samples)")
 
 
 def _alike(groups: Iterable[Group]) -> Iterator[str]:
@@ -151,14 +157,14 @@ def _alike(groups: Iterable[Group]) -> Iterator[str]:
         yield f"{count} with {' '.join(f'{key} {_number(value)}' for key, value in values if value is not None)}"
 
 
-def _curve(plan: Plan, key: str) -> str:
+def _curve(plan: Plan, key: str, optimizer: str | None) -> str:
     total = plan.timeline.max_iters if plan.timeline is not None else None
     if not total:
         return "?"
     points = sorted({0, total // 4, total // 2, 3 * total // 4, total - 1})
-    values = questions.values_at(plan, key, points)
+    values = questions.values_at(plan, key, points, optimizer=optimizer)
     if None in values:
-        return questions.value_at(plan, key).reason
+        return questions.value_at(plan, key, optimizer=optimizer).reason
     return "  ".join(f"{_number(value)} @{i}" for i, value in zip(points, values, strict=True))
 
 

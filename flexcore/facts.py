@@ -37,7 +37,8 @@ class ParameterFact:
 
     Attributes:
         owner: type name of the module it belongs to. kind: what that is to paramwise_cfg: a normalisation, a
-            2d convolution, or one of as many groups as channels ("depthwise").
+            2d convolution, or one of as many groups as channels ("depthwise"); "sparse": an embedding whose
+            gradients are sparse.
         deformable: that module stands in a deformable convolution.
     """
 
@@ -46,7 +47,7 @@ class ParameterFact:
     requires_grad: bool = True
     alias: str | None = None
     owner: str | None = None
-    kind: Literal["norm", "conv", "depthwise"] | None = None
+    kind: Literal["norm", "conv", "depthwise", "sparse"] | None = None
     deformable: bool = False
 
 
@@ -81,6 +82,7 @@ class Facts:
         train_samples: length of the training dataset; train_batches: length of a supplied loader,
             in micro-batches per rank. train_iterable: the dataset only iterates, so its order is its own.
         val_samples, test_samples: one entry per loader, in config order.
+        train_step: whether the model has one of its own, and so updates its optimizers itself.
         entropy: 64 random bits of rank 0; started_at: "YYYYmmdd_HHMMSS" of rank 0.
         config_stem: the config file's name without directory and suffix.
         checkpoints: what stands where the run saves; load_from: the checkpoint a path in the config names.
@@ -102,6 +104,7 @@ class Facts:
     test_samples: tuple[int | None, ...] | None = None
     parameters: tuple[ParameterFact, ...] | None = None
     parameter_groups: tuple[GroupFact, ...] | None = None
+    train_step: bool | None = None
     hooks: tuple[HookFact, ...] | None = None
     checkpoints: tuple[CheckpointFact, ...] | None = None
     named_checkpoint: CheckpointFact | None = None

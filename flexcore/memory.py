@@ -6,6 +6,7 @@ from math import prod
 from flexcore.components import Component, Supplied
 from flexcore.config import Config
 from flexcore.facts import Facts
+from flexcore.wrappers import asked, owned
 
 PARAMETER = GRADIENT = 4  # bytes of a float32; autocast keeps both in float32
 STATE = 4  # bytes of one float32 value of optimizer state
@@ -26,11 +27,14 @@ def model_states(config: Config, facts: Facts) -> int | None:
     own = [p for p in facts.parameters if p.alias is None]
     every = sum(prod(p.shape) for p in own)
     trained = sum(prod(p.shape) for p in own if p.requires_grad)
-    return every * PARAMETER + trained * (GRADIENT + STATE * _values(config))
+    state = sum(
+        _values(one.optimizer) * sum(prod(p.shape) for p in owned(one.name, facts.parameters))
+        for one in asked(config)
+    )  # fmt: skip
+    return every * PARAMETER + trained * GRADIENT + state * STATE
 
 
-def _values(config: Config) -> int:
-    optimizer: Component | Supplied = config.optim_wrapper.optimizer if config.optim_wrapper else Supplied()
+def _values(optimizer: Component | Supplied) -> int:
     if isinstance(optimizer, Supplied):
         return OTHER[0]
     always, moved, maximum = STATES.get(optimizer.name, OTHER)

@@ -9,6 +9,7 @@ from flexcore.optimizing import waits_for_parameters
 from flexcore.problems import Problem, shown
 from flexcore.rules import problem
 from flexcore.run_plan import Fresh, Plan, Resume, Start, Unresolved
+from flexcore.wrappers import asked
 
 
 def notices(made: Plan, start: Start) -> Iterator[Problem]:
@@ -110,13 +111,11 @@ def _unknown_training(made: Plan) -> Iterator[Row]:
         yield made.batching.micro_batch_size is None, "batching.micro_batch_size", "train_batch_size"
         unsolved = made.batching.gradient_accumulation_steps is None
         yield unsolved, "batching.gradient_accumulation_steps", "world_size"
-    symbolic = made.optimizer is not None and waits_for_parameters(made.config, made.facts)
-    yield symbolic, "optimizer.groups", "parameters"
-    wrapper = made.config.optim_wrapper
-    undecided = (
-        isinstance(wrapper, AmpOptim) and wrapper.dtype is None and made.environment.device_type is None
-    )
-    yield undecided and made.optimizer is not None, "optimizer.precision", "device_type"
+    for one in asked(made.config) if made.optimizers else ():
+        field = "optimizer" if one.name is None else f"optimizers.{one.name}"
+        yield waits_for_parameters(one.wrapper, made.facts), f"{field}.groups", "parameters"
+        undecided = isinstance(one.wrapper, AmpOptim) and one.wrapper.dtype is None
+        yield undecided and made.environment.device_type is None, f"{field}.precision", "device_type"
 
 
 def _unknown_start(made: Plan, start: Start) -> Iterator[Row]:
@@ -143,7 +142,7 @@ def supplied_slots(config: Config) -> tuple[str, ...]:
         config.train_dataloader.dataset, Supplied
     ):
         slots.append("train_dataset")
-    if config.optim_wrapper is not None and isinstance(config.optim_wrapper.optimizer, Supplied):
+    if any(isinstance(one.optimizer, Supplied) for one in asked(config)):
         slots.append("optimizer")
     for mode in ("val", "test"):
         slots += _supplied_eval(config, mode)

@@ -24,10 +24,12 @@ DEFAULTS: Mapping[str, Mapping[str, float]] = {
     "LBFGS": {"lr": 1.0},
     "Muon": {"lr": 1e-3, "weight_decay": 0.1, "momentum": 0.95, "eps": 1e-7},
 }  # fmt: skip
-# What asks for more than gradients, or for a world of its own: refused by name.
-UNBUILT: Mapping[str, str] = {
-    "LBFGS": "it evaluates the loss several times a step, through a closure",
-    "ZeroRedundancyOptimizer": "its state is spread over ranks",
+# What asks for more than gradients: refused by name; (reason, remedy).
+UNBUILT: Mapping[str, tuple[str, str]] = {
+    "LBFGS": (
+        "it evaluates the loss several times a step, through a closure, so no plan can count its steps",
+        "Use AdamW or SGD.",
+    ),
 }
 
 

@@ -1,50 +1,66 @@
-"""The optimizer of a plan: base values of its groups after LR scaling, clipping and precision. Nothing is built."""
+"""The optimizers of a plan: base values of their groups after LR scaling, clipping and precision. Nothing is built."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from flexcore.components import Component, Supplied
-from flexcore.config import AmpOptim, Config, Paramwise, PlainOptim
+from flexcore.config import AmpOptim, Config, OptimWrapper, Paramwise
 from flexcore.facts import Facts, GroupFact
 from flexcore.optimizers import base
 from flexcore.paramwise import groups
 from flexcore.plan_training import Batching, Group, Optimizer, Precision
+from flexcore.problems import Path
+from flexcore.schedules import Schedule
+from flexcore.wrappers import Asked, asked, owned
 
 
-def optimizer(config: Config, batching: Batching | None, facts: Facts) -> Optimizer | None:
-    wrapper = config.optim_wrapper
-    if wrapper is None:
-        return None
+def optimizers(
+    config: Config,
+    batching: Batching | None,
+    facts: Facts,
+    schedules: Mapping[Path, tuple[Schedule, ...] | None],
+) -> tuple[Optimizer, ...]:
+    """Every optimizer asked for. schedules: resolved, by their place."""
     scale = lr_scale(config, batching)
-    params = tuple(dict.fromkeys(["lr", *(schedule.param for schedule in config.param_scheduler or ())]))
+    return tuple(
+        _optimizer(one, scale, facts, schedules.get(one.schedules_place, ())) for one in asked(config)
+    )
+
+
+def _optimizer(
+    one: Asked, scale: float | None, facts: Facts, schedules: tuple[Schedule, ...] | None
+) -> Optimizer:
+    wrapper = one.wrapper
+    params = tuple(dict.fromkeys(["lr", *(schedule.param for schedule in one.schedules)]))
     return Optimizer(
-        component=wrapper.optimizer, groups=_groups(wrapper, params, facts, scale), lr_scale=scale,
-        clip_grad=wrapper.clip_grad, precision=precision(wrapper, facts),
+        name=one.name, component=one.optimizer, groups=_groups(one, params, facts, scale), lr_scale=scale,
+        clip_grad=wrapper.clip_grad, precision=precision(wrapper, facts), schedules=schedules,
+        sharded=one.sharded,
     )  # fmt: skip
 
 
-def _groups(
-    wrapper: PlainOptim | AmpOptim, params: tuple[str, ...], facts: Facts, scale: float | None
-) -> tuple[Group, ...]:
+def _groups(one: Asked, params: tuple[str, ...], facts: Facts, scale: float | None) -> tuple[Group, ...]:
     """The groups seen or to be built; one whose values are unknown stands for those that wait for the model."""
-    optimizer, settings = wrapper.optimizer, wrapper.paramwise_cfg
+    optimizer, settings = one.optimizer, one.wrapper.paramwise_cfg
     if isinstance(optimizer, Component) and settings not in (None, Paramwise()):
         assert settings is not None
         found = (
             ()
             if facts.parameters is None
-            else groups(settings, optimizer, facts.parameters, params, scale or 1.0)
+            else groups(settings, optimizer, owned(one.name, facts.parameters), params, scale or 1.0)
         )
         return found or (Group(values=tuple((param, None) for param in params)),)
     seen: tuple[GroupFact | None, ...] = facts.parameter_groups or (None,)
     return tuple(_group(optimizer, params, fact, scale) for fact in seen)
 
 
-def waits_for_parameters(config: Config, facts: Facts) -> bool:
+def waits_for_parameters(wrapper: OptimWrapper, facts: Facts) -> bool:
     """Whether the groups are those of paramwise_cfg and the model has not been looked at."""
-    wrapper = config.optim_wrapper
-    return (
-        wrapper is not None and wrapper.paramwise_cfg not in (None, Paramwise()) and facts.parameters is None
-    )
+    return wrapper.paramwise_cfg not in (None, Paramwise()) and facts.parameters is None
+
+
+def any_waits(config: Config, facts: Facts) -> bool:
+    return any(waits_for_parameters(one.wrapper, facts) for one in asked(config))
 
 
 def _group(
@@ -72,7 +88,7 @@ def lr_scale(config: Config, batching: Batching | None) -> float | None:
     return batching.global_batch_size / scale.base_batch_size
 
 
-def precision(wrapper: PlainOptim | AmpOptim, facts: Facts) -> Precision:
+def precision(wrapper: OptimWrapper, facts: Facts) -> Precision:
     """Autocast and loss scaling; torch.autocast's default type where none is given."""
     if not isinstance(wrapper, AmpOptim):
         return Precision()

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from attrs import evolve
@@ -10,8 +11,8 @@ from flexcore.components import Component, Supplied
 from flexcore.config import FORMAT_VERSION
 from flexcore.converting import dump, marked, structure, unmarked
 from flexcore.facts import Facts
-from flexcore.optimizing import waits_for_parameters
-from flexcore.plan_training import Batching
+from flexcore.optimizing import any_waits
+from flexcore.plan_training import Batching, Optimizer
 from flexcore.problems import ConfigError, shown
 from flexcore.rules import problem
 from flexcore.run_plan import Plan
@@ -54,14 +55,12 @@ def trajectory(plan: Plan) -> tuple[tuple[str, str], ...]:
 
     A field that waits for a fact is left out: nothing can be said of it yet.
     """
-    if plan.train is None or plan.optimizer is None or plan.batching is None or plan.timeline is None:
+    if plan.train is None or not plan.optimizers or plan.batching is None or plan.timeline is None:
         return (("model", _canonical(plan.model)),)
-    batching, timeline, optimizer = plan.batching, plan.timeline, plan.optimizer
-    kind = optimizer.component.type if isinstance(optimizer.component, Component) else "supplied"
-    settings = [optimizer.component, optimizer.groups, optimizer.clip_grad]
+    batching, timeline, optimizers = plan.batching, plan.timeline, plan.optimizers
     fields: dict[str, Any] = {
         "model": plan.model,
-        "optimizer": kind,
+        "optimizer": _each(optimizers, _kind),
         "seed": plan.environment.seed,
         "clock": batching.clock,
         "batches": {"epoch_length": timeline.epoch_length, **_batch(batching)},
@@ -69,10 +68,10 @@ def trajectory(plan: Plan) -> tuple[tuple[str, str], ...]:
         "data": plan.train.loader if isinstance(plan.train.loader, Supplied) else plan.train.loader.dataset,
         "loss": plan.loss,
         "preprocessor": plan.data_preprocessor,
-        "optimizer settings": settings,
+        "optimizer settings": _each(optimizers, lambda one: [one.component, one.groups, one.clip_grad]),
         "accumulation": {"window": timeline.window, "tail": timeline.tail} if batching.clock == "micro" else "global",
-        "schedules": plan.schedules,
-        "precision": optimizer.precision,
+        "schedules": _each(optimizers, lambda one: one.schedules),
+        "precision": _each(optimizers, lambda one: one.precision),
         "length": {"max_epochs": timeline.max_epochs, "max_iters": timeline.max_iters},
     }  # fmt: skip
     unknown = {
@@ -80,11 +79,23 @@ def trajectory(plan: Plan) -> tuple[tuple[str, str], ...]:
         "batches": timeline.epoch_length is None
         or (batching.clock == "micro" and batching.global_batch_size is None),
         "order": plan.train.order is None and not plan.train.opaque,
-        "schedules": plan.schedules is None,
+        "schedules": any(one.schedules is None for one in optimizers),
         "length": timeline.max_iters is None,
-        "optimizer settings": optimizer.lr_scale is None or waits_for_parameters(plan.config, plan.facts),
+        "optimizer settings": any(one.lr_scale is None for one in optimizers)
+        or any_waits(plan.config, plan.facts),
     }
     return tuple((name, _canonical(value)) for name, value in fields.items() if not unknown.get(name))
+
+
+def _each(optimizers: Sequence[Optimizer], part: Callable[[Optimizer], Any]) -> Any:
+    """A part of the only optimizer, or [name, part] of each of several."""
+    return (
+        part(optimizers[0]) if optimizers[0].name is None else [[one.name, part(one)] for one in optimizers]
+    )
+
+
+def _kind(optimizer: Optimizer) -> str:
+    return optimizer.component.type if isinstance(optimizer.component, Component) else "supplied"
 
 
 def _batch(batching: Batching) -> dict[str, int | None]:

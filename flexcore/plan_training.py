@@ -7,6 +7,7 @@ from attrs import frozen
 from flexcore.components import Component, Data, Supplied
 from flexcore.config import ClipGrad, DataLoader
 from flexcore.sampling import Order
+from flexcore.schedules import Schedule
 from flexcore.timeline import Tail
 
 
@@ -65,13 +66,23 @@ class Group:
 
 @frozen(kw_only=True)
 class Optimizer:
-    """What is built and how its gradients are treated. lr_scale: the factor of auto_scale_lr, 1 when off."""
+    """What is built, how its gradients are treated and what moves its groups.
 
+    Attributes:
+        name: the submodule whose parameters it trains; None: the only optimizer, which trains all.
+        lr_scale: the factor of auto_scale_lr, 1 when off; None: it waits for the batch.
+        schedules: None: they end with the run, whose length is unknown.
+        sharded: its state is spread over the ranks (ZeroRedundancyOptimizer); each updates its share of parameters.
+    """
+
+    name: str | None = None
     component: Component | Supplied
     groups: tuple[Group, ...]
     lr_scale: float | None
     clip_grad: ClipGrad | None
     precision: Precision
+    schedules: tuple[Schedule, ...] | None = ()
+    sharded: bool = False
 
 
 @frozen(kw_only=True)

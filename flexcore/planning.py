@@ -31,7 +31,7 @@ from flexcore.hooks import (
     state_keys,
 )
 from flexcore.noticing import notices, supplied_slots, unresolved
-from flexcore.optimizing import optimizer
+from flexcore.optimizing import optimizers
 from flexcore.plan_files import trajectory
 from flexcore.problems import ConfigError, Problem
 from flexcore.rules import problem
@@ -41,6 +41,7 @@ from flexcore.saving import out_dir, saving
 from flexcore.schedules import ReduceOnPlateau
 from flexcore.strategies import Compile
 from flexcore.training import Training, schedules, smoked, training
+from flexcore.wrappers import schedule_lists
 
 __all__ = ["lint", "plan", "planned_hooks", "supplied_slots"]
 NOTHING_KNOWN = Facts()
@@ -120,10 +121,9 @@ def _assembled(config: Config, facts: Facts, mode: Mode, smoke: bool) -> tuple[P
     ranks = data_parallel_size(strategy, env.world_size)
     trains = mode == "train"
     parts, problems = training(config, facts, env, ranks) if trains else (Training(), [])
-    timeline, curves = parts.timeline, None
-    if timeline is not None:
-        curves, found = schedules(config, timeline)
-        problems += found
+    timeline = parts.timeline
+    curves, found = schedules(config, timeline) if timeline is not None else ({}, [])
+    problems += found
     if _errors(problems):
         return None, problems
     hooks = planned_hooks(config, facts)
@@ -134,7 +134,7 @@ def _assembled(config: Config, facts: Facts, mode: Mode, smoke: bool) -> tuple[P
         data_preprocessor=preprocessing.chosen(config),
         compile=_compile(config), train=parts.data, batching=parts.batching,
         timeline=smoked(timeline) if smoke and timeline is not None else timeline,
-        optimizer=optimizer(config, parts.batching, facts) if trains else None, schedules=curves,
+        optimizers=optimizers(config, parts.batching, facts, curves) if trains else (),
         validation=evaluate("val") if mode in ("train", "val") else None,
         testing=evaluate("test") if mode == "test" or smoke else None,
         saving=_saving(config, hooks, smoke) if trains else None,
@@ -165,7 +165,7 @@ def planned_hooks(config: Config, facts: Facts) -> tuple[PlannedHook, ...]:
     """Every hook in the order it runs: stable by priority, default slots first, then custom ones."""
     seen = {fact.place: fact for fact in facts.hooks or ()}
     registered = merged(config.default_hooks, config.custom_hooks)
-    plateaued = any(isinstance(schedule, ReduceOnPlateau) for schedule in config.param_scheduler or ())
+    plateaued = any(isinstance(s, ReduceOnPlateau) for _, own in schedule_lists(config) for s in own)
     planned = [
         _planned_hook(place, hook, key, seen.get(place), plateaued)
         for (place, hook), key in zip(registered, state_keys(hook for _, hook in registered), strict=True)

@@ -6,6 +6,8 @@ import attrs
 from attrs import frozen
 
 from flexcore.components import Component, Data, Items, thaw
+from flexcore.config import OptimDict
+from flexcore.plan_training import Optimizer
 from flexcore.problems import Path, did_you_mean, dotted
 from flexcore.run_plan import Plan
 
@@ -48,7 +50,8 @@ ORIGINS: dict[str, Origin] = {
     "timeline.epoch_length": Origin(None, "train_samples", "micro-batches per rank and epoch, in iterations: rounded up, or down with drop_last"),
     "timeline.max_epochs": Origin("train_cfg.max_epochs", None, "as given; 1 in the iteration loop"),
     "timeline.max_iters": Origin("train_cfg.max_iters", "train_samples", "as given, else max_epochs x epoch_length"),
-    "timeline.optimizer_steps": Origin(None, "train_samples", "iterations in windows of the accumulation; a short last window counts"),
+    "timeline.optimizer_steps": Origin(None, "train_samples", "iterations in windows of the accumulation; a short last window counts. A model with a train_step of its own decides itself"),
+    "timeline.updates": Origin(None, "train_step", "model if it has a train_step of its own, which several optimizers need; else planned"),
     "timeline.val_begin": Origin("train_cfg.val_begin", None, "as given"),
     "timeline.val_interval": Origin("train_cfg.val_interval", None, "as given; 1 epoch or 1000 iterations by default"),
     "timeline.max_seconds": Origin("train_cfg.max_time", None, "as given"),
@@ -141,7 +144,9 @@ def is_given(plan: Plan, key: str) -> bool:
 
 def _walk(value: Any, steps: list[str]) -> Any:
     for step in steps:
-        if isinstance(value, Component):
+        if isinstance(value, OptimDict):
+            value = _indexed(value.wrappers, step)
+        elif isinstance(value, Component):
             value = value.type if step == "type" else value.kwargs[step]
         elif isinstance(value, Data):
             value = value[step]
@@ -157,6 +162,11 @@ def _walk(value: Any, steps: list[str]) -> Any:
     return value
 
 
+def _fields(value: Any) -> tuple[str, ...]:
+    """What is inside a named one; a plan's optimizer is what it is."""
+    return () if isinstance(value, Optimizer) else tuple(field.name for field in attrs.fields(type(value)))
+
+
 def _indexed(values: tuple[Any, ...], step: str) -> Any:
     """An element by number, or by the name or key of a loader, metric or hook slot."""
     if step.isdigit() and int(step) < len(values):
@@ -165,7 +175,8 @@ def _indexed(values: tuple[Any, ...], step: str) -> Any:
         if getattr(value, "key", None) == step:
             return value.hook
         if getattr(value, "name", None) == step:
-            return getattr(value, "loader", None) or getattr(value, "metric", None)
+            inner = ("loader", "metric", "wrapper", "schedules")
+            return next((getattr(value, name) for name in inner if name in _fields(value)), value)
     if len(values) == 1 and hasattr(values[0], "loader"):
         return _walk(values[0].loader, [step])
     raise LookupError(step)

@@ -7,9 +7,11 @@ from attrs import evolve, frozen
 
 from flexcore import curves, sampling, timeline
 from flexcore.optimizing import waits_for_parameters
+from flexcore.plan_training import Optimizer
 from flexcore.run_plan import Plan
 from flexcore.saving import best_name
 from flexcore.schedules import ReduceOnPlateau
+from flexcore.wrappers import asked
 
 
 @frozen
@@ -20,37 +22,57 @@ class Value:
     reason: str = ""
 
 
-def value_at(plan: Plan, key: str = "lr", iteration: int = 0, group: int = 0) -> Value:
+def value_at(
+    plan: Plan, key: str = "lr", iteration: int = 0, group: int = 0, optimizer: str | None = None
+) -> Value:
     """The optimizer-group value in force during a 0-based iteration, before its optimizer step.
 
+    optimizer: the name of one of several.
+
     Raises:
-        IndexError: the plan has no such group. KeyError: the group has no such planned key.
+        IndexError: the plan has no such group. KeyError: the group has no such planned key, or the plan no such
+            optimizer.
     """
-    if plan.optimizer is None or plan.timeline is None:
+    if not plan.optimizers or plan.timeline is None:
         return Value(None, f"a {plan.mode} plan has no optimizer")
-    base = dict(plan.optimizer.groups[group].values)[key]
-    if base is None and waits_for_parameters(plan.config, plan.facts):
+    chosen = _named(plan, optimizer)
+    base = dict(chosen.groups[group].values)[key]
+    waits = any(
+        one.name == optimizer and waits_for_parameters(one.wrapper, plan.facts) for one in asked(plan.config)
+    )
+    if base is None and waits:
         return Value(None, "the groups of paramwise_cfg need the model's parameters")
     if base is None:
         return Value(None, f"{key} is not in the config and the optimizer has not been built")
-    if plan.optimizer.lr_scale is None and key == "lr":
+    if chosen.lr_scale is None and key == "lr":
         return Value(None, "the LR's scale needs world_size and the batch size")
-    if plan.schedules is None:
+    if chosen.schedules is None:
         return Value(None, "a schedule ends with the run, whose length needs train_samples")
-    plateau = next((s for s in plan.schedules if s.param == key and isinstance(s, ReduceOnPlateau)), None)
+    plateau = next((s for s in chosen.schedules if s.param == key and isinstance(s, ReduceOnPlateau)), None)
     if plateau is not None:
         return Value(None, f"validations of {plateau.monitor} decide it (ReduceOnPlateau)")
-    own = curves.own(plan.schedules, key)
+    own = curves.own(chosen.schedules, key)
     return Value(curves.value(own, base, iteration, plan.timeline.epoch_length))
 
 
-def values_at(plan: Plan, key: str, iterations: Sequence[int], group: int = 0) -> list[float | None]:
+def _named(plan: Plan, name: str | None) -> Optimizer:
+    found = next((one for one in plan.optimizers if one.name == name), None)
+    if found is None:
+        names = ", ".join(one.name for one in plan.optimizers if one.name is not None)
+        told = f"the optimizers are {names}" if names else "there is one optimizer, without a name"
+        raise KeyError(f"optimizer={name!r}: {told}")
+    return found
+
+
+def values_at(
+    plan: Plan, key: str, iterations: Sequence[int], group: int = 0, optimizer: str | None = None
+) -> list[float | None]:
     """`value_at` at rising iterations, in one walk where schedules have no closed form."""
-    own = curves.own(plan.schedules or (), key)
+    own = curves.own((_named(plan, optimizer).schedules or ()) if plan.optimizers else (), key)
     length = plan.timeline.epoch_length if plan.timeline is not None else None
-    if value_at(plan, key, 0, group).value is None or not curves.clashes(own, length):
-        return [value_at(plan, key, i, group).value for i in iterations]
-    base = plan.optimizer.groups[group].base(key) if plan.optimizer is not None else None
+    if value_at(plan, key, 0, group, optimizer).value is None or not curves.clashes(own, length):
+        return [value_at(plan, key, i, group, optimizer).value for i in iterations]
+    base = _named(plan, optimizer).groups[group].base(key)
     walk, wanted = curves.values(own, base or 0.0, length), set(iterations)
     return [value for i, value in enumerate(islice(walk, max(wanted, default=-1) + 1)) if i in wanted]
 

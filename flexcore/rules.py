@@ -61,6 +61,16 @@ RULES: Mapping[str, Rule] = {
     "FS009": Rule("plateau-unwatched", "error", "A plateau is told by a metric that validations report."),
     "FS010": Rule("custom-key-matches-nothing", "error", "A custom key that is in no parameter's name changes nothing."),
     "FS011": Rule("multiplier-without-value", "error", "A multiplier needs the value it multiplies."),
+    # FO: which optimizer trains what
+    "FO001": Rule("parameter-without-optimizer", "error", "A parameter that trains and that no optimizer updates stays as it is, silently."),
+    "FO002": Rule("parameter-of-two-optimizers", "error", "Two optimizers would move one parameter, each unaware of the other."),
+    "FO003": Rule("optimizer-without-parameters", "error", "An optimizer of several trains the submodule it is named after."),
+    "FO004": Rule("several-without-train-step", "error", "Only the model's own train_step can say which optimizer is updated when."),
+    "FO005": Rule("unequal-windows", "error", "Checkpoints fall where no accumulation window is open, so all optimizers share the run's windows."),
+    "FO006": Rule("unfit-parameters", "error", "Some optimizers take parameters or gradients of one kind only."),
+    "FO007": Rule("sharded-without-ranks", "error", "Optimizer state is spread over ranks, and there is one."),
+    "FO008": Rule("updates-within-a-window", "error", "A window's gradients are of one update; more, or a step left out, would be lost or counted twice."),
+    "FO009": Rule("schedules-of-no-optimizer", "error", "Schedules by name must name optimizers that are there."),
     # FC: checkpoints, validation, resume
     "FC001": Rule("resume-and-load-from", "error", "A run can start from one place."),
     "FC002": Rule("unknown-best-rule", "error", "Whether more or less of a metric is better cannot be guessed."),

@@ -210,8 +210,7 @@ class Plan:
     train: TrainData | None
     batching: Batching | None
     timeline: Timeline | None
-    optimizer: Optimizer | None
-    schedules: tuple[Schedule, ...] | None
+    optimizers: tuple[Optimizer, ...]
     validation: Evaluation | None
     testing: Evaluation | None
     saving: Saving | None
@@ -227,6 +226,16 @@ class Plan:
     def hooks_at(self, stage: str) -> tuple[PlannedHook, ...]:
         """The hooks that listen to a stage, in the order they run. Unlooked-at user hooks count as listening."""
         return tuple(hook for hook in self.hooks if hook.stages is None or stage in hook.stages)
+
+    @property
+    def optimizer(self) -> Optimizer | None:
+        """The optimizer, or the first of several; None in a plan that does not train."""
+        return self.optimizers[0] if self.optimizers else None
+
+    @property
+    def schedules(self) -> tuple[Schedule, ...] | None:
+        """What moves the groups of `optimizer`; None while the run's length is unknown."""
+        return self.optimizers[0].schedules if self.optimizers else None
 
     @property
     def supplied(self) -> tuple[str, ...]:

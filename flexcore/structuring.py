@@ -11,7 +11,7 @@ from cattrs.gen import make_dict_structure_fn, override
 
 from flexcore import unions
 from flexcore.components import Component, Data, Supplied
-from flexcore.config import Config, NamedLoader, NamedMetric
+from flexcore.config import Config, NamedLoader, NamedMetric, NamedOptim, NamedSchedules, OptimDict, OptimWrapper
 from flexcore.hooks import Hook, HookSlot
 from flexcore.problems import did_you_mean, shown
 from flexcore.schedules import Schedule
@@ -19,6 +19,8 @@ from flexcore.schedules import Schedule
 _HOOK_OR_NONE: Any = Hook | None
 NONE_IS_ABSENT = ("default_hooks", "custom_hooks", "env_cfg", "log_processor", "randomness")
 """Sections FlexibleRunner takes None for; ours have a value when absent."""
+_SCHEDULES_OR_NONE: Any = tuple[Schedule, ...] | None
+_SCHEDULES = (tuple[Schedule, ...], tuple[NamedSchedules, ...])
 PRIMITIVES: Mapping[type, str] = {bool: "true or false", int: "an integer", float: "a number", str: "text"}
 
 
@@ -52,10 +54,12 @@ def _build() -> Converter:
     converter.register_structure_hook(Data, _data)
     converter.register_structure_hook(Supplied, lambda value, _: _supplied(value))
     converter.register_structure_hook(Component, lambda value, _: unions.component(value, Misfit))
+    converter.register_structure_hook(OptimDict, lambda value, _: _optims(value, converter))
     for kind, hook in (
         (HookSlot, _slots),
         (NamedLoader, _named("loader")),
         (NamedMetric, _named("metric")),
+        (NamedSchedules, _schedules_by_name),
     ):
         converter.register_structure_hook_func(_is_tuple_of(kind), _with(hook, converter))
     return converter
@@ -149,6 +153,8 @@ def _union_hook(cls: Any, converter: Converter) -> Callable[[Any, Any], Any]:
             return tagged(value, converter, Misfit)
         for kind in others:
             if kind is not Supplied and isinstance(value, _accepted(kind)):
+                if kind in _SCHEDULES and (kind == _SCHEDULES[1]) != unions.is_by_name(value):
+                    continue
                 one = isinstance(value, dict) and kind == tuple[Schedule, ...]
                 return converter.structure([value] if one else value, kind)
         raise Misfit("FK011", f"must be {_wanted(args)}, got {shown(value)}.", "Correct the value.")
@@ -156,9 +162,31 @@ def _union_hook(cls: Any, converter: Converter) -> Callable[[Any, Any], Any]:
     return hook
 
 
+def _optims(value: dict[str, Any], converter: Converter) -> OptimDict:
+    """Optimizer wrappers by name; a constructor beside them."""
+    constructor = value.get("constructor")
+    if constructor is not None and not isinstance(constructor, str):
+        raise Misfit("FK011", f"must be text, got {shown(constructor)}.", "Correct the value.", "constructor")
+    named = {key: item for key, item in value.items() if key != "constructor"}
+    if not named:
+        raise Misfit(
+            "FK012", "names no optimizer.", "Add one by its submodule: generator=dict(optimizer=...)."
+        )
+    wrappers = _by_key(named, OptimWrapper, converter)
+    pairs = zip(named, wrappers, strict=True)
+    return OptimDict(wrappers=tuple(NamedOptim(name=k, wrapper=w) for k, w in pairs), constructor=constructor)
+
+
+def _schedules_by_name(value: dict[str, Any], _: Any, converter: Converter) -> tuple[NamedSchedules, ...]:
+    lists = _by_key(value, _SCHEDULES_OR_NONE, converter)
+    return tuple(NamedSchedules(name=k, schedules=own or ()) for k, own in zip(value, lists, strict=True))
+
+
 def _accepted(kind: Any) -> tuple[type, ...]:
     """Python kinds a union's member may be written as; a lone loader, metric or schedule needs no list."""
     if get_origin(kind) is not tuple:
+        return (dict,)
+    if kind == tuple[NamedSchedules, ...]:
         return (dict,)
     if kind == tuple[NamedMetric, ...]:
         return (list, tuple, dict, Supplied, str)

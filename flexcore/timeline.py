@@ -27,7 +27,9 @@ class Timeline:
         max_seconds: stop by wall time; None for no limit.
         opaque: a loop of the user's own decides what an epoch is, when to validate and when to end. Totals are
             then what schedules are planned for, as far as the loop says them.
-        optimizer_steps: updates in the whole run.
+        updates: who makes them: "planned" is one a window; "model" a train_step, as often as it will in a window's
+            last iteration.
+        optimizer_steps: planned updates in the whole run; None: unknown, or the model's own affair.
     """
 
     by_epoch: bool
@@ -42,10 +44,11 @@ class Timeline:
     validates: bool = False
     max_seconds: float | None = None
     opaque: bool = False
+    updates: Literal["planned", "model"] = "planned"
 
     @property
     def optimizer_steps(self) -> int | None:
-        if self.max_iters is None:
+        if self.max_iters is None or self.updates == "model":
             return None
         if self.flushes and self.epoch_length:
             epochs, rest = divmod(self.max_iters, self.epoch_length)

@@ -1,5 +1,7 @@
 """The training side of a plan: batch identity, sample order, clock and resolved schedules. No evaluation, no files."""
 
+from collections.abc import Mapping, Sequence
+
 from attrs import evolve, frozen
 
 from flexcore import batching as batches
@@ -13,6 +15,7 @@ from flexcore.rules import problem
 from flexcore.run_plan import Environment
 from flexcore.schedules import Schedule
 from flexcore.timeline import Timeline
+from flexcore.wrappers import asked, schedule_lists
 
 
 @frozen
@@ -47,7 +50,8 @@ def training(
         length = None if not known else most if length is None else min(length, most)
     if facts.train_iterable is True:
         problems += _endless(config, length)
-    timeline, found = _timeline(config, batching, length)
+    own_updates = len(asked(config)) > 1 or facts.train_step is True
+    timeline, found = _timeline(config, batching, length, own_updates=own_updates)
     problems += found
     if order is not None and timeline is not None and timeline.epoch_length is not None:
         batching = batches.counted(batching, order, timeline.epoch_length * batching.per_iteration)
@@ -85,7 +89,7 @@ def _uneven(loader: DataLoader, samples: int, ranks: int | None) -> list[Problem
 
 
 def _timeline(
-    config: Config, batching: Batching, length: int | None
+    config: Config, batching: Batching, length: int | None, *, own_updates: bool
 ) -> tuple[Timeline | None, list[Problem]]:
     """The clock, from micro-batches per rank and epoch (`length`; None: unknown)."""
     loop = config.train_cfg
@@ -109,6 +113,7 @@ def _timeline(
         window=window, tail=batching.tail, val_begin=loop.val_begin, val_interval=loop.val_interval,
         dynamic_intervals=loop.dynamic_intervals or (), validates=config.val_cfg is not None,
         max_seconds=loop.max_time, opaque=isinstance(loop, OwnTrainLoop),
+        updates="model" if own_updates else "planned",
     ), []  # fmt: skip
 
 
@@ -131,43 +136,55 @@ def smoked(timeline: Timeline) -> Timeline:
     )  # fmt: skip
 
 
-def schedules(config: Config, timeline: Timeline) -> tuple[tuple[Schedule, ...] | None, list[Problem]]:
-    """Every schedule with its defaults filled, None while a length is unknown; and what is wrong with them."""
+Resolved = Mapping[Path, tuple[Schedule, ...] | None]
+
+
+def schedules(config: Config, timeline: Timeline) -> tuple[Resolved, list[Problem]]:
+    """Every list of schedules by its place, with defaults filled; and what is wrong with them."""
+    resolved_lists: dict[Path, tuple[Schedule, ...] | None] = {}
+    problems: list[Problem] = []
+    for place, own in schedule_lists(config):
+        resolved_lists[place], found = _resolved(own, place, timeline)
+        problems += found
+    return resolved_lists, problems
+
+
+def _resolved(
+    given: Sequence[Schedule], place: Path, timeline: Timeline
+) -> tuple[tuple[Schedule, ...] | None, list[Problem]]:
+    """One list; None while a length is unknown."""
     done = [
         resolved(
             schedule, by_epoch=timeline.by_epoch, epoch_length=timeline.epoch_length,
             total_epochs=timeline.max_epochs, total=timeline.max_iters,
         )
-        for schedule in config.param_scheduler or ()
+        for schedule in given
     ]  # fmt: skip
     known = tuple(schedule for schedule in done if schedule is not None)
     if len(known) < len(done):
         return None, []
-    return known, [*_spans(known, config, timeline), *_lost(known, timeline)]
+    return known, [*_spans(known, given, place, timeline), *_lost(known, place, timeline)]
 
 
-def _spans(known: tuple[Schedule, ...], config: Config, timeline: Timeline) -> list[Problem]:
+def _spans(
+    known: Sequence[Schedule], given: Sequence[Schedule], place: Path, timeline: Timeline
+) -> list[Problem]:
     problems: list[Problem] = []
     for i, schedule in enumerate(known if timeline.max_iters else ()):
         begin, unit = schedule.begin, "epoch" if schedule.by_epoch else "iteration"
         total = timeline.max_epochs if schedule.by_epoch else timeline.max_iters
-        asked = (config.param_scheduler or ())[i]
         if total is None or begin < total:
             continue
         text = f"is {unit} {begin}, and the run ends at {total}."
-        if asked.end is None:
-            problems.append(
-                problem("FS001", ("param_scheduler", i, "begin"), text, "Begin it before the run ends.")
-            )
+        if given[i].end is None:
+            problems.append(problem("FS001", (*place, i, "begin"), text, "Begin it before the run ends."))
         else:
             remedy = "Train for longer, begin it earlier or remove it."
-            problems.append(problem("FS007", ("param_scheduler", i, "begin"), text, remedy))
+            problems.append(problem("FS007", (*place, i, "begin"), text, remedy))
     return problems
 
 
-def _lost(known: tuple[Schedule, ...], timeline: Timeline) -> list[Problem]:
+def _lost(known: Sequence[Schedule], place: Path, timeline: Timeline) -> list[Problem]:
     text = "starts at a factor of 0 while it meets a schedule that steps from value to value: no factor leads up from 0."
     remedy = "Start above 0, or let one end where the other begins."
-    return [
-        problem("FS002", ("param_scheduler", i), text, remedy) for i in lost(known, timeline.epoch_length)
-    ]
+    return [problem("FS002", (*place, i), text, remedy) for i in lost(known, timeline.epoch_length)]

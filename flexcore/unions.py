@@ -14,6 +14,7 @@ from flexcore.run_plan import Fresh, LoadWeights, Resume
 
 KEY_OF_FIELD: Mapping[str, str] = {"factor_value": "factor", "param": "param_name"}
 PARAM_SUFFIXES: Mapping[str, str] = {"LR": "lr", "Momentum": "momentum"}
+OPTIM_WRAPPER = "optimizer wrapper"
 Error = Callable[..., Exception]
 
 
@@ -166,10 +167,10 @@ TAGGED: tuple[Tagged, ...] = (
     ),
     Tagged("sampler", _by_name(*get_args(config.Sampler)), other=component),
     Tagged(
-        "optimizer wrapper",
+        OPTIM_WRAPPER,
         _by_name(*get_args(config.OptimWrapper)),
         default="OptimWrapper",
-        unbuilt=frozenset({"OptimWrapperDict", "DeepSpeedOptimWrapper"}),
+        unbuilt=frozenset({"DeepSpeedOptimWrapper"}),
         retired={"ApexOptimWrapper": "Use AmpOptimWrapper.", "ColossalAIOptimWrapper": "Use OptimWrapper."},
     ),
     Tagged("schedule", _schedule_members()),
@@ -210,6 +211,31 @@ def _train_loop(value: Any, converter: Any, error: Error) -> Any:
     return _LOOPS({**rest, "type": chosen}, converter, error)
 
 
+def _optim_wrapper(value: Any, converter: Any, error: Error) -> Any:
+    """One optimizer wrapper, or several by name: a mapping of mappings without an optimizer of its own."""
+    if isinstance(value, dict) and _is_several(value):
+        named = {key: item for key, item in value.items() if key != "type"}
+        return converter.structure(named, config.OptimDict)
+    return next(tagged for tagged in TAGGED if tagged.what == OPTIM_WRAPPER)(value, converter, error)
+
+
+def _is_several(value: dict[Any, Any]) -> bool:
+    given = value.get("type")
+    if given is not None:
+        return isinstance(given, str) and last_segment(given) == config.OptimDict.NAME
+    own = [item for key, item in value.items() if key != "constructor"]
+    return "optimizer" not in value and all(isinstance(item, dict) for item in own) and any(
+        "optimizer" in item for item in own
+    )  # fmt: skip
+
+
+def is_by_name(value: Any) -> bool:
+    """Whether schedules are written by optimizer name: a mapping of lists that is no schedule itself."""
+    if not isinstance(value, dict) or not value or "type" in value:
+        return False
+    return all(item is None or isinstance(item, list | tuple | dict) for item in value.values())
+
+
 def _one_length(value: dict[str, Any], error: Error) -> None:
     """Without type and by_epoch the length given chooses the loop, so there must be exactly one."""
     given = [name for name in ("max_epochs", "max_iters") if name in value]
@@ -231,6 +257,8 @@ def tagged_for(args: tuple[Any, ...]) -> Callable[[Any, Any, Error], Any] | None
     """The reader of the closed union whose members `args` holds, if any."""
     if loops.EpochLoop in args:
         return _train_loop
+    if config.OptimDict in args:
+        return _optim_wrapper
     for tagged in TAGGED:
         if any(cls in args for cls, _ in tagged.members.values()):
             return tagged

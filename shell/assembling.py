@@ -19,6 +19,7 @@ from flexcore.hooks import (
     PlannedHook,
     UserHook,
 )  # fmt: skip
+from flexcore.plan_training import Optimizer
 from flexcore.problems import ConfigError, Path, did_you_mean
 from flexcore.rules import problem
 from flexcore.run_plan import Evaluation, Plan
@@ -32,13 +33,13 @@ from shell.hooks.sampler_seed import SamplerSeedHook
 from shell.loggers.console import Console
 from shell.loggers.tensorboard import TensorBoardSink
 from shell.observing import observed
+from shell.optim_wrappers import AnyOptim, OptimWrapper, OptimWrapperDict
 from shell.predictions import Predictions
 from shell.processes import Group
 from shell.ranks import Rank
 from shell.run import Run, Stages
 from shell.saving import CheckpointWriter
 from shell.settling import raise_together
-from shell.stepping import OptimWrapper
 from shell.strategies import executor
 
 
@@ -164,10 +165,8 @@ def assemble(run: Run, built: Built, console: Console, writer: CheckpointWriter)
     if plan.compile is not None:
         built.model.compile(**{str(k): v for k, v in building.thaw(plan.compile.kwargs).items()})
     run.called = run.strategy.prepare(built.model, self_stepping=built.contract.loss is None)
-    if plan.optimizer is not None and plan.mode == "train":
-        optimizer = _optimizer(plan, built)
-        run.called = run.strategy.joined(run.called, optimizer)
-        run.optim_wrapper = OptimWrapper(optimizer, run.strategy, plan.optimizer, run.device)
+    if plan.optimizers:
+        run.optim_wrapper = _optim_wrapper(run, built)
     sinks = _sinks(run)
     run.stages = Stages(
         run, [(_hook(run, h, built, sinks, console, writer), *_called(h, plan)) for h in plan.hooks]
@@ -179,7 +178,7 @@ def assemble(run: Run, built: Built, console: Console, writer: CheckpointWriter)
 
 def _called(planned: PlannedHook, plan: Plan) -> tuple[tuple[str, ...], bool]:
     """(stages, whether its iteration calls wait for a due point)."""
-    if isinstance(planned.hook, ParamScheduler) and not plan.schedules:
+    if isinstance(planned.hook, ParamScheduler) and not any(one.schedules for one in plan.optimizers):
         return (), False
     return planned.stages or (), isinstance(planned.hook, Logger | Checkpoint) and plan.mode == "train"
 
@@ -202,12 +201,20 @@ def _hook(
     return BUILTIN[type(spec)](*arguments)
 
 
-def _optimizer(plan: Plan, built: Built) -> torch.optim.Optimizer:
-    assert plan.optimizer is not None
-    if isinstance(plan.optimizer.component, Supplied):
+def _optim_wrapper(run: Run, built: Built) -> AnyOptim:
+    made = {}
+    for one in run.plan.optimizers:
+        optimizer = _optimizer(one, built)
+        run.called = run.strategy.joined(run.called, optimizer)
+        made[one.name] = OptimWrapper(optimizer, run.strategy, one, run.device)
+    return made[None] if None in made else OptimWrapperDict({str(name): one for name, one in made.items()})
+
+
+def _optimizer(planned: Optimizer, built: Built) -> torch.optim.Optimizer:
+    if isinstance(planned.component, Supplied):
         chosen: torch.optim.Optimizer = built.optimizer
         return chosen
-    return parameters.optimizer(plan.optimizer, built.model)
+    return parameters.optimizer(planned, built.model)
 
 
 def _sinks(run: Run) -> list[Any]:

@@ -16,6 +16,7 @@ from flexcore.hooks import UserHook, merged
 from flexcore.problems import Path, Problem, did_you_mean
 from flexcore.rules import problem
 from flexcore.run_plan import Mode
+from flexcore.wrappers import asked
 
 COLLATES = ("default_collate", "pseudo_collate")
 RECURSIVE = "_recursive_"
@@ -58,9 +59,8 @@ def placed(config: Config, mode: Mode, *, smoke: bool = False) -> Iterator[Place
     yield from _thing(("data_preprocessor",), preprocessing.chosen(config))
     if mode == "train" and config.train_dataloader is not None:
         yield from _loader(("train_dataloader",), config.train_dataloader)
-    if mode == "train" and config.optim_wrapper is not None:
-        path: Path = ("optim_wrapper", "optimizer")
-        yield from _thing(path, config.optim_wrapper.optimizer, home="torch.optim", given=1)
+    for one in asked(config) if mode == "train" else ():
+        yield from _thing((*one.place, "optimizer"), one.optimizer, home="torch.optim", given=1)
     for key, section in (("val", config.val_dataloader), ("test", config.test_dataloader)):
         for i, named in enumerate(section or () if key in modes else ()):
             yield from _loader(_place(f"{key}_dataloader", named.name, i, section), named.loader)

@@ -2,7 +2,7 @@
 
 import json
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import Any, Self
 
@@ -21,7 +21,7 @@ class Recorder:
     def __init__(self, directory: pathlib.Path | None) -> None:
         self._file = None if directory is None else (directory / FILE).open("a", encoding="utf-8")
         self._first, self._handed_over = 0, monotonic()
-        self.lr: list[float] = []
+        self.lr: dict[str | None, list[float]] = {}
         self.samples: list[int] = []
         self._written_samples = 0
 
@@ -34,25 +34,27 @@ class Recorder:
             self._file.close()
 
     def begin(self, iteration: int) -> None:
-        """The next entry of the columns `lr` (group 0) and `samples` (this rank's) is this 0-based iteration."""
+        """The next entry of the columns of LRs and `samples` (this rank's) is this 0-based iteration."""
         self.flush()
         self._first = iteration
 
+    def rates(self, name: str | None) -> Callable[[float], None]:
+        """What takes the LR of group 0 of an optimizer at each step; name: of one of several."""
+        return self.lr.setdefault(name, []).append
+
     def flush(self) -> None:
-        """Write the columns gathered since the last time."""
-        if self.lr:
+        """Write the columns gathered since the last time; of several optimizers' LRs a mapping of them."""
+        if self.samples:
+            lrs = {name: packed(column) for name, column in self.lr.items()}
+            alone = lrs.get(None, lrs)
             self._write(
-                {
-                    "event": "steps",
-                    "first": self._first,
-                    "lr": packed(self.lr),
-                    "samples": packed(self.samples),
-                }
+                {"event": "steps", "first": self._first, "lr": alone, "samples": packed(self.samples)}
             )
-            self._first += len(self.lr)
+            self._first += len(self.samples)
             self._written_samples += sum(self.samples)
-            self.lr.clear()
             self.samples.clear()
+            for column in self.lr.values():
+                column.clear()
 
     @property
     def total_samples(self) -> int:

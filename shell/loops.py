@@ -153,11 +153,8 @@ class Iterations:
         before, every = stages.every.get("before_train_iter", ()), stages.every.get("after_train_iter", ())
         full, recent = stages.full.get("after_train_iter", ()), run.recent.append
         per, feed, step, moves = batching.per_iteration, run.batches, self.step, run.device.type != "cpu"
-        group, lrs, sizes = (
-            wrapper.optimizer.param_groups[0],
-            run.recorder.lr.append,
-            run.recorder.samples.append,
-        )
+        sizes = run.recorder.samples.append
+        rates = [(run.recorder.rates(name), one.optimizer.param_groups[0]) for name, one in wrapper.each]
         base = (
             run.completed // clock.epoch_length * clock.epoch_length
             if clock.by_epoch and clock.epoch_length
@@ -185,7 +182,8 @@ class Iterations:
             else:
                 outputs, samples = self._several(batch, per)
             recent(outputs)
-            lrs(group["lr"])
+            for rate, group in rates:
+                rate(group["lr"])
             sizes(samples)
             run.completed = done = i + 1
             run.validated = False

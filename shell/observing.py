@@ -42,7 +42,8 @@ def observed(plan: Plan, built: "Built") -> Facts:
         counts |= _train_counts(plan, built)
     if built.optimizer is not None:
         counts["parameter_groups"] = parameters.observed_groups(built.optimizer)
-    return Facts(parameters=tuple(parameters.observed(built.model)), hooks=hooks or None, **counts)
+    return Facts(parameters=tuple(parameters.observed(built.model)), hooks=hooks or None,
+                 train_step=built.contract.loss is None, **counts)  # fmt: skip
 
 
 def _priority(hook: Any) -> int | str | None:

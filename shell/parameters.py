@@ -7,7 +7,7 @@ import torch
 from attrs import evolve
 from torch import nn
 
-from flexcore.components import Data, thaw
+from flexcore.components import Component, Data, thaw
 from flexcore.facts import GroupFact, ParameterFact
 from flexcore.plan_training import Optimizer
 from flexcore.problems import ConfigError
@@ -35,7 +35,9 @@ def observed(model: nn.Module) -> Iterator[ParameterFact]:
         )  # fmt: skip
 
 
-def _kind(module: nn.Module) -> Literal["norm", "conv", "depthwise"] | None:
+def _kind(module: nn.Module) -> Literal["norm", "conv", "depthwise", "sparse"] | None:
+    if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.sparse:
+        return "sparse"
     if isinstance(module, NORMS):
         return "norm"
     if isinstance(module, nn.Conv2d):
@@ -59,17 +61,21 @@ def optimizer(planned: Optimizer, model: nn.Module) -> torch.optim.Optimizer:
     named, component = dict(trainable(model)), planned.component
     if not named:
         raise ConfigError([problem("FK021", ("model",), "has no parameter that trains.", "Unfreeze some.")])
+    assert isinstance(component, Component)  # a supplied one is built already
     lr = planned.groups[0].base("lr")
     kwargs = tuple((k, v) for k, v in component.kwargs.entries if k != "lr" or lr is None)
-    given = list(named.values()) if planned.groups[0].params is None else list(_groups(planned, named))
-    made: torch.optim.Optimizer = building.build(
-        evolve(component, kwargs=Data(kwargs)),
-        PLACE,
-        given,
-        home="torch.optim",
-        **({} if lr is None else {"lr": lr}),
-    )
+    whole = evolve(component, kwargs=Data(kwargs))
+    given = _in(planned.name, model) if planned.groups[0].params is None else list(_groups(planned, named))
+    extra = {} if lr is None else {"lr": lr}
+    place = PLACE if planned.name is None else ("optim_wrapper", planned.name, "optimizer")
+    made: torch.optim.Optimizer = building.build(whole, place, given, home="torch.optim", **extra)
     return made
+
+
+def _in(name: str | None, model: nn.Module) -> list[nn.Parameter]:
+    """What trains in a submodule, or in all of the model."""
+    owner = model if name is None else model.get_submodule(name)
+    return [parameter for _, parameter in trainable(owner)]
 
 
 def _groups(planned: Optimizer, named: Mapping[str, nn.Parameter]) -> Iterator[dict[str, Any]]:

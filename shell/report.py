@@ -73,9 +73,16 @@ def segment_of(plan: Plan, recorded: list[dict[str, Any]]) -> Segment | None:
     steps = [
         (event["first"] + i, lr, samples)
         for event in recorded if event["event"] == "steps"
-        for i, (lr, samples) in enumerate(zip(events.unpacked(event["lr"]), events.unpacked(event["samples"]), strict=True))
+        for i, (lr, samples) in enumerate(zip(_rates(event["lr"], plan), events.unpacked(event["samples"]), strict=True))
     ]  # fmt: skip
     others = tuple(event for event in recorded if event["event"] != "steps")
     return Segment(
         plan=plan, resumed=start["iter"], validated=start["validated"], steps=tuple(steps), events=others
     )
+
+
+def _rates(column: Any, plan: Plan) -> list[Any]:
+    """The LR of each step; of several optimizers one each, in the plan's order."""
+    if isinstance(column, list):
+        return events.unpacked(column)
+    return list(zip(*(events.unpacked(column[str(one.name)]) for one in plan.optimizers), strict=True))

@@ -12,8 +12,8 @@ from torch import nn
 from flexcore.run_plan import Plan
 from shell.contracts import Contract
 from shell.events import Recorder
+from shell.optim_wrappers import AnyOptim
 from shell.processes import Group
-from shell.stepping import OptimWrapper
 from shell.stopping import outweighs
 from shell.strategies.base import Strategy
 
@@ -64,7 +64,7 @@ class Run:
     called: nn.Module
     contract: Contract
     strategy: Strategy
-    optim_wrapper: OptimWrapper
+    optim_wrapper: AnyOptim
     stages: "Stages"
     batches: Any
     eval_feeds: dict[str, list[tuple[Any, Any]]]

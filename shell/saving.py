@@ -123,11 +123,18 @@ def gathered(run: Run, own: list[Any]) -> tuple[dict[str, Mapping[str, torch.Ten
         tensors["hooks"] = hook_tensors
     if run.plan.saving is not None and run.plan.saving.weights_only:
         return tensors, {"hooks": hooks}
-    optimizer, tensors["optimizer"] = split(run.strategy.save_optimizer(run.optim_wrapper.optimizer))
-    scaler = run.optim_wrapper.scaler
+    optimizer, tensors["optimizer"] = split(
+        _alone({name: run.strategy.save_optimizer(one.optimizer) for name, one in run.optim_wrapper.each})
+    )
+    scaler = _alone({name: one.scaler_state() for name, one in run.optim_wrapper.each})
     state = {"optimizer": optimizer, "hooks": hooks, "rng": [rng for rng, _ in own], "replay": [replay for _, replay in own],
-             "scaler": None if scaler is None else scaler.state_dict()}  # fmt: skip
+             "scaler": scaler}  # fmt: skip
     return tensors, state
+
+
+def _alone(states: Mapping[str | None, Any]) -> Any:
+    """The state of the only optimizer, or of several by name."""
+    return states.get(None, {"several": dict(states)})
 
 
 def hook_states(run: Run) -> dict[str, Any]:
@@ -145,16 +152,17 @@ def restore(run: Run, loaded: Loaded) -> list[str]:
     state = loaded.manifest.fields["state"]
     load_weights(run, loaded)
     saved = join(state["optimizer"], loaded.tensors("optimizer"))
-    try:
-        run.strategy.load_optimizer(run.optim_wrapper.optimizer, saved)
-    except StateMismatch as error:
-        raise CheckpointRefused(f"{loaded.manifest.path} does not fit the optimizer: {error}") from error
+    for name, wrapper in run.optim_wrapper.each:
+        try:
+            run.strategy.load_optimizer(wrapper.optimizer, _of(saved, name))
+        except StateMismatch as error:
+            whose = "the optimizer" if name is None else f"the optimizer of {name}"
+            raise CheckpointRefused(f"{loaded.manifest.path} does not fit {whose}: {error}") from error
+        wrapper.load_scaler(_of(state["scaler"], name))
     hooks = join(state["hooks"], loaded.tensors("hooks") if "hooks" in loaded.stems else {})
     for planned, hook in zip(run.plan.hooks, run.stages.hooks, strict=True):
         if planned.key in hooks and hasattr(hook, "load_state_dict"):
             hook.load_state_dict(hooks[planned.key])
-    if state["scaler"] is not None and run.optim_wrapper.scaler is not None:
-        run.optim_wrapper.scaler.load_state_dict(state["scaler"])
     if len(state["rng"]) == run.world_size:
         replay = state["replay"][run.rank]
         run.replay_from = None if replay is None else _opened(replay)
@@ -163,6 +171,11 @@ def restore(run: Run, loaded: Loaded) -> list[str]:
     return [
         f"RNG: saved for {len(state['rng'])} ranks; each of {run.world_size} derives its own from (seed, iteration, rank)"
     ]
+
+
+def _of(states: Any, name: str | None) -> Any:
+    """What `_alone` put together, taken apart."""
+    return states if name is None else states["several"][name]
 
 
 def load_weights(run: Run, loaded: Loaded) -> None:

@@ -153,7 +153,7 @@ def settled(plan: Plan, seen: Facts, group: Group) -> Plan:
 
 
 SECOND_ROUND = ("train_samples", "train_batches", "train_iterable", "train_batch_size", "val_samples", "test_samples", "parameters",
-                "parameter_groups", "hooks")  # fmt: skip
+                "parameter_groups", "train_step", "hooks")  # fmt: skip
 
 
 def _compare(seen: Facts, group: Group) -> None:

@@ -1,130 +1,21 @@
 """One micro-batch, from forward to optimizer step; when a window closes is told, not decided, here."""
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Protocol
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
 
 import torch
 from attrs import evolve
 from torch import nn
 
-from flexcore.plan_training import Optimizer as PlannedOptimizer
-from flexcore.plan_training import Precision
+from flexcore.problems import ConfigError
+from flexcore.rules import problem
 from shell.contracts import Contract, Outputs
-from shell.strategies.base import Strategy
-
-Context = Callable[[], AbstractContextManager[Any]]
-
-
-class Guard(Protocol):
-    """What an update may be left out for."""
-
-    def loss(self, loss: torch.Tensor) -> None:
-        """Told of every micro-batch's loss."""
-
-    def passes(self) -> bool:
-        """Asked before each update; the same on every rank."""
-
-
-class OptimWrapper:
-    """The optimizer as hooks and self-stepping models see it (FlexibleRunner's OptimWrapper surface).
-
-    `divisor` and `closing` are set by the loop from the plan before each micro-batch, `guard` by a hook.
-    """
-
-    def __init__(
-        self,
-        optimizer: torch.optim.Optimizer,
-        strategy: Strategy,
-        planned: PlannedOptimizer,
-        device: torch.device,
-    ) -> None:
-        self.optimizer, self.strategy, self.clip = optimizer, strategy, planned.clip_grad
-        self.precision = planned.precision
-        self.scaler = _scaler(planned.precision, device)
-        self.autocast: Context = _autocast(planned.precision.dtype, device)
-        self.divisor, self.closing = 1, True
-        self.gradient_norm: torch.Tensor | None = None
-        self.guard: Guard | None = None
-        self._backward, self._step = strategy.backward, strategy.step
-
-    @property
-    def param_groups(self) -> list[dict[str, Any]]:
-        return self.optimizer.param_groups
-
-    def get_lr(self) -> dict[str, list[float]]:
-        return {"lr": [group["lr"] for group in self.optimizer.param_groups]}
-
-    def should_update(self) -> bool:
-        return self.closing
-
-    @contextmanager
-    def optim_context(self, model: nn.Module | None = None) -> Iterator[None]:  # noqa: ARG002 - mmengine's signature
-        """Autocast, and no gradient reduction before the window closes. For models with a train_step."""
-        with self.autocast(), nullcontext() if self.closing else self.strategy.accumulating():
-            yield
-
-    def update_params(self, loss: torch.Tensor) -> None:
-        """Backward, and if the window closes clip, step and clear."""
-        if self.guard is not None:
-            self.guard.loss(loss)
-        if self.divisor != 1:
-            loss = loss / self.divisor
-        if self.scaler is not None:
-            loss = self.scaler.scale(loss)
-        closing = self.closing
-        self._backward(loss, closing=closing)
-        if not closing:
-            return
-        if self.scaler is None and self.clip is None and self.guard is None:
-            self._step(self.optimizer)
-        else:
-            self.step()
-
-    def step(self) -> None:
-        if self.guard is not None and not self.guard.passes():
-            self.optimizer.zero_grad()
-            return
-        if self.scaler is not None:
-            self._scaled_step(self.scaler)
-            return
-        if self.clip is not None:
-            self.gradient_norm = self.strategy.clip_gradients(self.clip)
-        self.strategy.step(self.optimizer)
-
-    def _scaled_step(self, scaler: torch.amp.GradScaler) -> None:
-        if self.clip is not None:
-            scaler.unscale_(self.optimizer)
-            self.gradient_norm = self.strategy.clip_gradients(self.clip)
-        scaler.step(self.optimizer)
-        scale = self.precision.loss_scale
-        scaler.update(scale if isinstance(scale, float) else None)
-        self.optimizer.zero_grad()
-
-    def zero_grad(self) -> None:
-        self.optimizer.zero_grad()
-
-
-def _scaler(precision: Precision, device: torch.device) -> torch.amp.GradScaler | None:
-    if precision.loss_scale is None:
-        return None
-    if precision.loss_scale != "dynamic":
-        return torch.amp.GradScaler(device.type, init_scale=precision.loss_scale)
-    return torch.amp.GradScaler(
-        device.type, init_scale=precision.init_scale, growth_factor=precision.growth_factor,
-        backoff_factor=precision.backoff_factor, growth_interval=precision.growth_interval,
-    )  # fmt: skip
-
-
-def _autocast(dtype: str | None, device: torch.device) -> Context:
-    if dtype is None:
-        return nullcontext
-    kind = getattr(torch, dtype)
-    return lambda: torch.autocast(device.type, dtype=kind)
+from shell.optim_wrappers import AnyOptim, OptimWrapper
 
 
 def stepper(
-    model: nn.Module, contract: Contract, wrapper: OptimWrapper, *, accumulates: bool = True
+    model: nn.Module, contract: Contract, wrapper: AnyOptim, *, accumulates: bool = True
 ) -> Callable[[Any], Outputs]:
     """The function of one training micro-batch, with everything the plan leaves out left out.
 
@@ -138,6 +29,7 @@ def stepper(
         return lambda batch: step(prepare(batch, True))
     if contract.loss is None:
         return _self_stepping(model, wrapper)
+    assert isinstance(wrapper, OptimWrapper)  # several are for models that step themselves
     loss_of, update, autocast = contract.loss, wrapper.update_params, wrapper.autocast
     accumulating = wrapper.strategy.accumulating
 
@@ -165,14 +57,32 @@ def stepper(
     return step
 
 
-def _self_stepping(model: nn.Module, wrapper: OptimWrapper) -> Callable[[Any], Outputs]:
+def _self_stepping(model: nn.Module, wrapper: AnyOptim) -> Callable[[Any], Outputs]:
+    """The model's own step. As a window closes, no gradient is left over: a checkpoint may follow."""
     train_step: Callable[..., Outputs] = model.train_step  # type: ignore[assignment]
+    for _, one in wrapper.each:
+        one.once = True
 
     def step(batch: Any) -> Outputs:
+        for _, one in wrapper.each:
+            one.calls = 0
         outputs = train_step(batch, optim_wrapper=wrapper) or {}
+        if wrapper.closing:
+            _closed(wrapper)
         return {
             name: value.detach() if isinstance(value, torch.Tensor) else value
             for name, value in outputs.items()
         }
 
     return step
+
+
+def _closed(wrapper: AnyOptim) -> None:
+    """Refuse gradients without a step; of several optimizers, clear what one's loss left in another's parameters."""
+    for name, one in wrapper.each:
+        if one.open:
+            text = f"left gradients of {name or 'its optimizer'} without a step at the end of an accumulation window."
+            remedy = "Step in the same iteration, or accumulate by accumulative_counts."
+            raise ConfigError([problem("FO008", ("model",), text, remedy)])
+        if name is not None:
+            one.zero_grad()

@@ -8,6 +8,7 @@ from flexcore.checks import (
     evaluating,
     hooks,
     optimizers,
+    owning,
     saving,
     schedules,
     sections,
@@ -21,7 +22,7 @@ from flexcore.problems import Problem
 Check = Callable[[Config, Facts, frozenset[str]], Iterator[Problem]]
 CHECKS: tuple[Check, ...] = (
     sections.groups, sections.starting, sections.ranges, sections.names, unbuilt.unbuilt,
-    data.loaders, preprocessing, optimizers.optimizers, schedules.schedules, schedules.scaling, saving.hooks, saving.checkpoints, hooks.built_in,
+    data.loaders, preprocessing, optimizers.optimizers, owning.owning, schedules.schedules, schedules.scaling, saving.hooks, saving.checkpoints, hooks.built_in,
     environment.environment, evaluating.evaluating,
 )  # fmt: skip
 

@@ -8,6 +8,7 @@ from flexcore.config import Config, DataLoader, DefaultSampler, InfiniteSampler
 from flexcore.facts import Facts
 from flexcore.problems import Path, Problem, shown
 from flexcore.rules import problem
+from flexcore.wrappers import asked
 
 FIXING = {"global_batch_size", "optim_wrapper"}  # what may fix a batch size that is not given
 
@@ -16,7 +17,7 @@ def loaders(config: Config, facts: Facts, broken: frozenset[str]) -> Iterator[Pr
     train = config.train_dataloader
     if isinstance(train, DataLoader):
         yield from _numbers(train, ("train_dataloader",))
-        accumulation = config.optim_wrapper.accumulative_counts if config.optim_wrapper is not None else None
+        accumulation = next((one.wrapper.accumulative_counts for one in asked(config)), None)
         solvable = (config.global_batch_size is not None and accumulation is not None) or broken & FIXING
         if train.batch_size is None and train.batch_sampler is None and not solvable:
             text = "is missing, and global_batch_size with accumulative_counts does not fix it."

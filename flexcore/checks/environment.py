@@ -10,6 +10,7 @@ from flexcore.memory import model_states
 from flexcore.problems import Problem, shown
 from flexcore.rules import problem
 from flexcore.strategies import DISTRIBUTED, SingleDevice
+from flexcore.wrappers import asked
 
 BACKENDS = {"nccl": "cuda", "gloo": None, "mpi": None, "ucc": None}
 
@@ -70,12 +71,14 @@ def _memory(config: Config, facts: Facts) -> Iterator[Problem]:
 
 
 def _precision(config: Config, facts: Facts) -> Iterator[Problem]:
-    wrapper = config.optim_wrapper
-    if isinstance(wrapper, AmpOptim):
+    for one in asked(config):
+        wrapper = one.wrapper
+        if not isinstance(wrapper, AmpOptim):
+            continue
         dtype = wrapper.dtype or {"cuda": "float16", "cpu": "bfloat16"}.get(facts.device_type or "")
         supports = {"float16": facts.supports_fp16, "bfloat16": facts.supports_bf16}.get(dtype or "")
         if supports is False:
             text = f"{dtype} autocast is not supported on this {facts.device_type} device."
             other = "bfloat16" if dtype == "float16" and facts.supports_bf16 else None
             remedy = f'Set dtype="{other}".' if other else "Use OptimWrapper."
-            yield problem("FP004", ("optim_wrapper", "dtype"), text, remedy)
+            yield problem("FP004", (*one.place, "dtype"), text, remedy)

@@ -22,6 +22,7 @@ from flexcore.loops import IterLoop
 from flexcore.problems import Path, Problem, shown
 from flexcore.rules import problem
 from flexcore.stopping_early import rule_of
+from flexcore.wrappers import asked
 
 FIX = "Correct the value."
 
@@ -116,8 +117,9 @@ def _guard(config: Config, hook: NaNGuard, path: Path) -> Iterator[Problem]:
     if hook.action == "skip" and hook.interval > 1:
         text = f'is {hook.interval}; action="skip" can only leave out updates it looks at.'
         yield problem("FK019", (*path, "interval"), text, 'Set interval=1, or action="stop".')
-    wrapper = config.optim_wrapper
-    if isinstance(wrapper, AmpOptim) and wrapper.dtype != "bfloat16" and hook.check != "loss":
+    wrappers = [one.wrapper for one in asked(config)]
+    scaled = any(isinstance(wrapper, AmpOptim) and wrapper.dtype != "bfloat16" for wrapper in wrappers)
+    if scaled and hook.check != "loss":
         text = f"is {shown(hook.check)}; with float16 the loss scale meets infinite gradients and skips them itself."
         yield problem("FK019", (*path, "check"), text, 'Use check="loss", or dtype="bfloat16".')
 

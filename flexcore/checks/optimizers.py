@@ -8,66 +8,68 @@ import attrs
 
 from flexcore import optimizers as known
 from flexcore.components import Component, Data, Supplied
-from flexcore.config import Config, OptimWrapper, Paramwise
+from flexcore.config import Config, Paramwise
 from flexcore.facts import Facts
 from flexcore.paramwise import MULTIPLIERS
-from flexcore.problems import Path, Problem, did_you_mean, shown
+from flexcore.problems import Path, Problem, did_you_mean, dotted, shown
 from flexcore.rules import problem
+from flexcore.wrappers import Asked, asked, owned
 
-PLACE: Path = ("optim_wrapper", "paramwise_cfg")
 DECAYS = ("bias_decay_mult", "norm_decay_mult", "flat_decay_mult", "dwconv_decay_mult")
 
 
 def optimizers(config: Config, facts: Facts, _: frozenset[str]) -> Iterator[Problem]:
-    wrapper = config.optim_wrapper
-    if wrapper is None:
-        return
-    if isinstance(wrapper.optimizer, Component):
-        yield from _buildable(wrapper.optimizer)
-        yield from _starts(config, wrapper.optimizer)
-    if wrapper.paramwise_cfg is not None:
-        yield from _paramwise(wrapper, wrapper.paramwise_cfg, facts)
+    for one in asked(config):
+        if isinstance(one.optimizer, Component):
+            yield from _buildable(one.optimizer, one.place)
+            yield from _starts(one, one.optimizer)
+        if one.wrapper.paramwise_cfg is not None:
+            yield from _paramwise(one, one.wrapper.paramwise_cfg, facts)
 
 
-def _buildable(optimizer: Component) -> Iterator[Problem]:
+def _buildable(optimizer: Component, place: Path) -> Iterator[Problem]:
     if optimizer.name in known.UNBUILT and (
         not optimizer.is_import_path or optimizer.type.startswith("torch.")
     ):
-        text = f"{shown(optimizer.type)} is known but not built yet: {known.UNBUILT[optimizer.name]}."
-        yield problem("FK014", ("optim_wrapper", "optimizer", "type"), text, "Use another optimizer.")
+        reason, remedy = known.UNBUILT[optimizer.name]
+        text = f"{shown(optimizer.type)} is known but not built: {reason}."
+        yield problem("FK014", (*place, "optimizer", "type"), text, remedy)
 
 
-def _starts(config: Config, optimizer: Component) -> Iterator[Problem]:
+def _starts(one: Asked, optimizer: Component) -> Iterator[Problem]:
     """Every scheduled key is one the groups have, and its start is known."""
-    for i, schedule in enumerate(config.param_scheduler or ()):
-        path: Path = ("param_scheduler", i)
+    for i, schedule in enumerate(one.schedules):
+        path: Path = (*one.schedules_place, i)
         if known.has(optimizer, schedule.param) is False:
             text = f"moves {shown(schedule.param)}, which {optimizer.name} has not."
             yield problem("FS008", path, text, "Schedule a key the optimizer has.")
         elif known.base(optimizer, schedule.param) is None:
             text = f"moves {shown(schedule.param)}, and nothing says where it starts."
-            remedy = f"Give {schedule.param} in optim_wrapper.optimizer, as a number."
+            remedy = f"Give {schedule.param} in {dotted((*one.place, 'optimizer'))}, as a number."
             yield problem("FS008", path, text, remedy)
 
 
-def _paramwise(wrapper: OptimWrapper, settings: Paramwise, facts: Facts) -> Iterator[Problem]:
-    if isinstance(wrapper.optimizer, Supplied):
+def _paramwise(one: Asked, settings: Paramwise, facts: Facts) -> Iterator[Problem]:
+    optimizer, place = one.optimizer, (*one.place, "paramwise_cfg")
+    if isinstance(optimizer, Supplied):
         text = "groups parameters, and the optimizer is supplied with groups of its own."
-        yield problem("FK019", PLACE, text, "Remove it, or let the optimizer be built.")
+        yield problem("FK019", place, text, "Remove it, or let the optimizer be built.")
         return
     for field in attrs.fields(Paramwise):
         value = getattr(settings, field.name)
         if field.name.endswith("_mult") and value is not None:
-            yield from _multiplier((*PLACE, field.name), value)
+            yield from _multiplier((*place, field.name), value)
     custom = dict(settings.custom_keys.entries) if settings.custom_keys is not None else {}
     for key, own in custom.items():
-        yield from _custom((*PLACE, "custom_keys", key), key, own, wrapper.optimizer)
-    yield from _multiplied(settings, custom, wrapper.optimizer)
-    names = [f"{fact.name}" if "." in fact.name else f".{fact.name}" for fact in facts.parameters or ()]
-    for key in custom if facts.parameters is not None else ():
-        if not any(str(key) in name for name in names):
-            text = "is in no parameter's name, so it changes nothing."
-            yield problem("FS010", (*PLACE, "custom_keys", key), text, _nearest(str(key), names))
+        yield from _custom((*place, "custom_keys", key), key, own, optimizer)
+    yield from _multiplied(settings, custom, optimizer, one.place)
+    if facts.parameters is not None:
+        inside = facts.parameters if one.name is None else owned(one.name, facts.parameters)
+        names = [f"{fact.name}" if "." in fact.name else f".{fact.name}" for fact in inside]
+        for key in custom:
+            if not any(str(key) in name for name in names):
+                text = "is in no parameter's name, so it changes nothing."
+                yield problem("FS010", (*place, "custom_keys", key), text, _nearest(str(key), names))
 
 
 def _nearest(key: str, names: list[str]) -> str:
@@ -110,18 +112,21 @@ def _custom(path: Path, key: Any, own: Any, optimizer: Component) -> Iterator[Pr
             yield from _multiplier((*path, name), value)
 
 
-def _multiplied(settings: Paramwise, custom: Mapping[Any, Any], optimizer: Component) -> Iterator[Problem]:
+def _multiplied(
+    settings: Paramwise, custom: Mapping[Any, Any], optimizer: Component, owner: Path
+) -> Iterator[Problem]:
     """Multipliers have something to multiply: the config's own weight_decay, and an LR somebody knows."""
-    paths: list[Path] = [(*PLACE, name) for name in DECAYS if getattr(settings, name) is not None]
+    place, where = (*owner, "paramwise_cfg"), dotted((*owner, "optimizer"))
+    paths: list[Path] = [(*place, name) for name in DECAYS if getattr(settings, name) is not None]
     paths += [
-        (*PLACE, "custom_keys", key, "decay_mult")
+        (*place, "custom_keys", key, "decay_mult")
         for key, own in custom.items()
         if isinstance(own, Data) and "decay_mult" in own
     ]
     if known.number(optimizer.kwargs.get("weight_decay")) is None:
         for path in paths:
             text = "multiplies weight_decay, which the optimizer's config does not give."
-            yield problem("FS011", path, text, "Give weight_decay in optim_wrapper.optimizer.")
+            yield problem("FS011", path, text, f"Give weight_decay in {where}.")
     if known.base(optimizer, "lr") is None:
         text = "multiplies the LR, which the optimizer's config does not give."
-        yield problem("FS011", PLACE, text, "Give lr in optim_wrapper.optimizer.")
+        yield problem("FS011", place, text, f"Give lr in {where}.")

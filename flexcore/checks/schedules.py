@@ -8,9 +8,10 @@ from flexcore.config import Config
 from flexcore.facts import Facts
 from flexcore.hooks import HookSlot
 from flexcore.loops import IterLoop
-from flexcore.problems import Path, Problem, shown
+from flexcore.problems import Path, Problem, did_you_mean, shown
 from flexcore.rules import problem
 from flexcore.schedules import Cosine, CosineRestart, Exponential, MultiStep, Poly, Schedule, Step
+from flexcore.wrappers import asked, schedule_lists, scheduled_names
 
 FACTORS: tuple[tuple[str, float], ...] = (
     ("factor_value", math.inf), ("start_factor", 1.0), ("end_factor", 1.0), ("gamma", math.inf), ("power", math.inf),
@@ -18,18 +19,33 @@ FACTORS: tuple[tuple[str, float], ...] = (
 
 
 def schedules(config: Config, facts: Facts, broken: frozenset[str]) -> Iterator[Problem]:
-    for i, schedule in enumerate(config.param_scheduler or ()):
-        path: Path = ("param_scheduler", i)
-        yield from _span(schedule, path, isinstance(config.train_cfg, IterLoop))
-        yield from _numbers(schedule, path)
-        yield from cycles(schedule, path, validates=config.val_cfg is not None or "val_cfg" in broken)
-        yield from _moved(schedule, path, facts)
+    yield from _named(config, broken)
+    for place, own in schedule_lists(config):
+        for i, schedule in enumerate(own):
+            path: Path = (*place, i)
+            yield from _span(schedule, path, isinstance(config.train_cfg, IterLoop))
+            yield from _numbers(schedule, path)
+            yield from cycles(schedule, path, validates=config.val_cfg is not None or "val_cfg" in broken)
+            yield from _moved(schedule, path, facts)
     removed = HookSlot(key="param_scheduler", hook=None) in config.default_hooks
     if config.param_scheduler and removed:
         text = "removes the hook that sets scheduled values, so no schedule has any effect."
         yield problem(
             "FS006", ("default_hooks", "param_scheduler"), text, "Keep the hook or drop param_scheduler."
         )
+
+
+def _named(config: Config, broken: frozenset[str]) -> Iterator[Problem]:
+    """Lists by name are for optimizers of these names."""
+    names = [one.name for one in asked(config) if one.name is not None]
+    for name in scheduled_names(config) if "optim_wrapper" not in broken else ():
+        if not names:
+            text = "names an optimizer, and there is just one, without a name."
+            yield problem("FO009", ("param_scheduler", name), text, "Write one list of schedules.")
+        elif name not in names:
+            text = "is not the name of an optimizer."
+            remedy = did_you_mean(name, names).strip() or f"Optimizers: {', '.join(names)}."
+            yield problem("FO009", ("param_scheduler", name), text, remedy)
 
 
 def _moved(schedule: Schedule, path: Path, facts: Facts) -> Iterator[Problem]:

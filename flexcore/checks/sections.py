@@ -10,6 +10,7 @@ from flexcore.facts import Facts
 from flexcore.loops import EpochLoop, OwnTrainLoop
 from flexcore.problems import Path, Problem, did_you_mean, shown, usable
 from flexcore.rules import problem
+from flexcore.wrappers import Asked, asked
 
 GROUPS: tuple[tuple[str, ...], ...] = (
     ("train_dataloader", "train_cfg", "optim_wrapper"),
@@ -119,13 +120,16 @@ def _own_lengths(loop: OwnTrainLoop) -> Iterator[Problem]:
 
 
 def _optim_ranges(config: Config) -> Iterator[Problem]:
-    wrapper = config.optim_wrapper
-    if wrapper is None:
-        return
-    yield from _at_least(("optim_wrapper", "accumulative_counts"), wrapper.accumulative_counts, 1)
-    if isinstance(wrapper.optimizer, Component):
-        yield from _optimizer(wrapper.optimizer)
-    clip, path = wrapper.clip_grad, ("optim_wrapper", "clip_grad")
+    for one in asked(config):
+        yield from _wrapper(one)
+
+
+def _wrapper(one: Asked) -> Iterator[Problem]:
+    wrapper, place = one.wrapper, one.place
+    yield from _at_least((*place, "accumulative_counts"), wrapper.accumulative_counts, 1)
+    if isinstance(one.optimizer, Component):
+        yield from _optimizer(one.optimizer, (*place, "optimizer"))
+    clip, path = wrapper.clip_grad, (*place, "clip_grad")
     if clip is not None:
         needed, other = ("max_norm", "clip_value") if clip.type == "norm" else ("clip_value", "max_norm")
         if getattr(clip, needed) is None:
@@ -138,7 +142,7 @@ def _optim_ranges(config: Config) -> Iterator[Problem]:
         yield from _positive((*path, needed), getattr(clip, needed))
         yield from _positive((*path, "norm_type"), clip.norm_type, infinite=True)
     if isinstance(wrapper, AmpOptim):
-        yield from _loss_scale(wrapper)
+        yield from _loss_scale(wrapper, (*place, "loss_scale"))
 
 
 # Settings of torch.amp.GradScaler: (name, kind, exclusive lower bound, exclusive upper bound).
@@ -148,8 +152,7 @@ SCALER: tuple[tuple[str, type, float, float], ...] = (
 )  # fmt: skip
 
 
-def _loss_scale(wrapper: AmpOptim) -> Iterator[Problem]:
-    path: Path = ("optim_wrapper", "loss_scale")
+def _loss_scale(wrapper: AmpOptim, path: Path) -> Iterator[Problem]:
     if wrapper.dtype == "bfloat16" and wrapper.loss_scale != "dynamic":
         text = f"is {shown(wrapper.loss_scale)} with dtype bfloat16, which needs no loss scaling; it has no effect."
         yield problem("FP006", path, text, "Remove it, or use float16.")
@@ -177,8 +180,7 @@ def _loss_scale(wrapper: AmpOptim) -> Iterator[Problem]:
                 )
 
 
-def _optimizer(optimizer: Component) -> Iterator[Problem]:
-    path: Path = ("optim_wrapper", "optimizer")
+def _optimizer(optimizer: Component, path: Path) -> Iterator[Problem]:
     lr = optimizer.kwargs.get("lr")
     if "lr" in optimizer.kwargs and (type(lr) not in (int, float) or not math.isfinite(lr) or lr < 0):
         yield problem(

@@ -2,24 +2,36 @@
 
 from collections.abc import Iterator
 
-from flexcore.config import Config, DataLoader
+from flexcore.config import Config, DataLoader, OptimDict
 from flexcore.dumping import dump
 from flexcore.facts import Facts
 from flexcore.hooks import Logger
 from flexcore.loops import OwnEvalLoop, OwnTrainLoop, TestLoop
 from flexcore.problems import Path, Problem, shown
 from flexcore.rules import problem
+from flexcore.wrappers import asked
 
 # (section, key): the only values that are built. A section None is absent from the config.
 BUILT: dict[tuple[str, str], tuple[object, ...]] = {
-    ("optim_wrapper", "constructor"): (None, "DefaultOptimWrapperConstructor"),
-    ("optim_wrapper", "use_fsdp"): (False,),
     ("log_processor", "custom_cfg"): (None,),
     ("log_processor", "log_with_hierarchy"): (False,),
 }
 
+WRAPPER: dict[str, tuple[object, ...]] = {
+    "constructor": (None, "DefaultOptimWrapperConstructor"),
+    "use_fsdp": (False,),
+}
+# Constructors of several optimizers that do what is done here: an optimizer for each submodule named.
+CONSTRUCTORS = (
+    None,
+    "DefaultOptimWrapperConstructor",
+    "MultiOptimWrapperConstructor",
+    "GenOptimWrapperConstructor",
+)
+
 
 def unbuilt(config: Config, _: Facts, __: frozenset[str]) -> Iterator[Problem]:
+    yield from _wrappers(config)
     for (section, key), built in BUILT.items():
         owner = getattr(config, section) if section else config
         value = getattr(owner, key, built[0])
@@ -39,6 +51,19 @@ def unbuilt(config: Config, _: Facts, __: frozenset[str]) -> Iterator[Problem]:
     for place, hook in _hooks(config):
         if isinstance(hook, Logger) and not hook.log_metric_by_epoch:
             yield _refused((*place, "log_metric_by_epoch"), hook.log_metric_by_epoch)
+
+
+def _wrappers(config: Config) -> Iterator[Problem]:
+    for one in asked(config):
+        for key, built in WRAPPER.items():
+            value = getattr(one.wrapper, key, built[0])
+            if value not in built:
+                yield _refused((*one.place, key), value)
+    several = config.optim_wrapper
+    if isinstance(several, OptimDict) and several.constructor not in CONSTRUCTORS:
+        text = f"{shown(several.constructor)} is a constructor of your own, and none is called here."
+        remedy = "Remove it: each optimizer takes the parameters of the submodule it is named after."
+        yield problem("FK014", ("optim_wrapper", "constructor"), text, remedy)
 
 
 def _loaders(config: Config) -> Iterator[Problem]:

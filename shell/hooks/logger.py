@@ -58,8 +58,9 @@ def training_values(run: Run) -> dict[str, float]:
     columns = by_name(run.recent)
     pattern = run.plan.logging.mean_pattern
     values = {name: mean(smoothed(pattern, name, column)) for name, column in columns.items()}
-    if run.optim_wrapper.gradient_norm is not None:
-        values["grad_norm"] = float(run.optim_wrapper.gradient_norm)
+    for name, wrapper in run.optim_wrapper.each:
+        if wrapper.gradient_norm is not None:
+            values["grad_norm" if name is None else f"{name}.grad_norm"] = float(wrapper.gradient_norm)
     values.update({name: mean(smoothed(pattern, name, list(kept))) for name, kept in run.custom.items()})
     return {name: value for name, value in values.items() if value is not None}
 

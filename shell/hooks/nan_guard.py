@@ -1,6 +1,6 @@
 """Looks at loss and gradient before an update and leaves it out if they are not finite; stopping is asked for here."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,51 +22,46 @@ class NaNGuardHook:
         self.spec = spec
         self.updates = self.skipped = 0
         self.found = False
-        self._loss: torch.Tensor | None = None
 
     def before_train(self, run: Run) -> None:
         self.run = run
-        run.optim_wrapper.guard = self
+        for name, wrapper in run.optim_wrapper.each:
+            wrapper.guard = Watch(self, name, wrapper.parameters)
         if self.spec.action == "stop":
             run.spoiled = self.spoiled
 
-    def _looks(self) -> bool:
+    def looks(self) -> bool:
         return (self.updates + 1) % self.spec.interval == 0
 
-    def loss(self, loss: torch.Tensor) -> None:
-        """One micro-batch's; a window's are added up, which keeps NaN and infinity."""
-        if self.spec.check != "gradient" and self._looks():
-            self._loss = loss.detach() if self._loss is None else self._loss + loss.detach()
-
-    def passes(self) -> bool:
-        """Whether the update may happen; the same on every rank."""
-        looks, loss = self._looks(), self._loss
-        self.updates, self._loss = self.updates + 1, None
+    def passes(self, loss: torch.Tensor | None, watch: "Watch") -> bool:
+        """Whether an update may happen; the same on every rank."""
+        looks = self.looks()
+        self.updates += 1
         if not looks:
             return True
-        own = self._not_finite(loss)
+        own = self._not_finite(loss, watch)
         worst = own if self.run.world_size == 1 or self.spec.check == "gradient" else self.run.group.max(own)
         if not any(worst):
             return True
-        self._tell([name for name, bad in zip(("loss", "gradient"), worst, strict=True) if bad], bool(own[0]))
+        what = [name for name, bad in zip(("loss", "gradient"), worst, strict=True) if bad]
+        self._tell(what, bool(own[0]), watch.name)
         if self.spec.action == "stop":
             self._stop()
         else:
             self.skipped += 1
         return False
 
-    def _not_finite(self, loss: torch.Tensor | None) -> list[float]:
+    def _not_finite(self, loss: torch.Tensor | None, watch: "Watch") -> list[float]:
         """[loss, gradient] as 0 or 1, with one wait for the device."""
         flags = [torch.zeros((), device=self.run.device), torch.zeros((), device=self.run.device)]
         if loss is not None:
             flags[0] = (~torch.isfinite(loss)).float().reshape(())
         if self.spec.check != "loss":
-            groups = self.run.optim_wrapper.param_groups
-            flags[1] = not_finite([p.grad for group in groups for p in group["params"] if p.grad is not None])
+            flags[1] = not_finite([p.grad for p in watch.parameters if p.grad is not None])
         found: list[float] = torch.stack([flag.to(self.run.device) for flag in flags]).tolist()
         return found
 
-    def _tell(self, what: list[str], mine: bool) -> None:
+    def _tell(self, what: list[str], mine: bool, optimizer: str | None) -> None:
         """On record and in the log, with the samples of each rank whose loss it is; every rank calls this."""
         run = self.run
         own = window_samples(run.plan, run.iter, run.rank)
@@ -77,11 +72,17 @@ class NaNGuardHook:
             if indices and (bad or "loss" not in what)
         }
         run.recorder.event(
-            "nonfinite", iter=run.iter + 1, what=what, action=self.spec.action, samples=samples
+            "nonfinite",
+            iter=run.iter + 1,
+            what=what,
+            action=self.spec.action,
+            samples=samples,
+            **({} if optimizer is None else {"optimizer": optimizer}),
         )
         level = run.logger.error if self.spec.action == "stop" else run.logger.warning
         level(
-            "%s not finite in iteration %d; update left out; samples by rank: %s",
+            "%s%s not finite in iteration %d; update left out; samples by rank: %s",
+            "" if optimizer is None else f"{optimizer}: ",
             " and ".join(what),
             run.iter,
             samples or "not planned",
@@ -109,9 +110,29 @@ class NaNGuardHook:
         self.updates, self.skipped = int(state["updates"]), int(state["skipped"])
 
 
+class Watch:
+    """What one optimizer wrapper tells: the losses of the update under way."""
+
+    def __init__(
+        self, hook: NaNGuardHook, name: str | None, parameters: Sequence[torch.nn.Parameter]
+    ) -> None:
+        self.hook, self.name, self.parameters = hook, name, parameters
+        self._loss: torch.Tensor | None = None
+
+    def loss(self, loss: torch.Tensor) -> None:
+        """One micro-batch's; a window's are added up, which keeps NaN and infinity."""
+        if self.hook.spec.check != "gradient" and self.hook.looks():
+            self._loss = loss.detach() if self._loss is None else self._loss + loss.detach()
+
+    def passes(self) -> bool:
+        loss, self._loss = self._loss, None
+        return self.hook.passes(loss, self)
+
+
 @torch.no_grad()
 def not_finite(tensors: list[torch.Tensor]) -> torch.Tensor:
     """1.0 if any element is NaN or infinite, on the device; the largest magnitude cannot overflow."""
+    tensors = [t.coalesce().values() if t.is_sparse else t for t in tensors]
     tensors = [tensor for tensor in tensors if tensor.numel()]
     if not tensors:
         return torch.zeros(())

@@ -108,7 +108,7 @@ class Console:
 def _value(name: str, value: float, digits: int) -> str:
     if name in UNITS:
         return f"{value:.{digits}f} {UNITS[name]}"
-    return f"{name} {value:.4e}" if name == "lr" else f"{name} {value:.{digits}f}"
+    return f"{name} {value:.4e}" if name == "lr" or name.endswith(".lr") else f"{name} {value:.{digits}f}"
 
 
 def _clock(seconds: float) -> str:

@@ -1,6 +1,6 @@
 """The strategy protocol: what the loop asks of whatever shares the model among ranks."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -17,9 +17,11 @@ class Strategy(Protocol):
     """Its verbs. One file implements each strategy; the loop knows no other difference.
 
     shards: whether a rank holds only a share of parameters or optimizer state.
+    reduces: gradients are shared by `reduce` before a step, and not as `backward` runs.
     """
 
     shards: bool
+    reduces: bool
 
     def prepare(self, model: nn.Module, *, self_stepping: bool) -> nn.Module:
         """The model to call: moved and wrapped, equal on every rank. self_stepping: it has a train_step."""
@@ -28,12 +30,15 @@ class Strategy(Protocol):
         """The model to call in training, once its optimizer is built; most need no more than `prepare` gave."""
 
     def backward(self, loss: torch.Tensor, *, closing: bool) -> None:
-        """Gradients of a loss; reduced over ranks when `closing` an accumulation window."""
+        """Gradients of a loss; unless it `reduces`, shared among ranks when `closing` an accumulation window."""
+
+    def reduce(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Share the gradients of what is about to be stepped, where backward could not."""
 
     def accumulating(self) -> AbstractContextManager[Any]:
         """Around forward and backward of a micro-batch that does not close its window."""
 
-    def clip_gradients(self, clip: ClipGrad) -> torch.Tensor | None:
+    def clip_gradients(self, clip: ClipGrad, parameters: Sequence[nn.Parameter]) -> torch.Tensor | None:
         """Clip what is about to be stepped; the total norm before clipping, if the kind has one."""
 
     def step(self, optimizer: torch.optim.Optimizer) -> None:
@@ -72,9 +77,11 @@ class Replicated:
         optimizer.step()
         optimizer.zero_grad()
 
-    def joined(self, called: nn.Module, optimizer: torch.optim.Optimizer) -> nn.Module:
-        _ = optimizer
+    def joined(self, called: nn.Module, optimizer: torch.optim.Optimizer) -> nn.Module:  # noqa: ARG002 - nothing to join
         return called
+
+    def clip_gradients(self, clip: ClipGrad, parameters: Sequence[nn.Parameter]) -> torch.Tensor | None:
+        return clipped(clip, parameters)
 
     def save_state(self) -> Mapping[str, torch.Tensor]:
         return self.model.state_dict()
@@ -94,18 +101,14 @@ def trainable(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
     return [(name, p) for name, p in model.named_parameters() if p.requires_grad]
 
 
-def clipper(parameters: list[nn.Parameter]) -> Callable[[ClipGrad], torch.Tensor | None]:
-    """Clipping of ordinary, unsharded gradients."""
-
-    def clip(settings: ClipGrad) -> torch.Tensor | None:
-        if settings.type == "value":
-            nn.utils.clip_grad_value_(parameters, settings.clip_value or 0.0)
-            return None
-        return nn.utils.clip_grad_norm_(
-            parameters,
-            settings.max_norm or 0.0,
-            settings.norm_type,
-            error_if_nonfinite=settings.error_if_nonfinite,
-        )
-
-    return clip
+def clipped(settings: ClipGrad, parameters: Sequence[nn.Parameter]) -> torch.Tensor | None:
+    """Clipping of ordinary, unsharded gradients; the norm before it."""
+    if settings.type == "value":
+        nn.utils.clip_grad_value_(parameters, settings.clip_value or 0.0)
+        return None
+    return nn.utils.clip_grad_norm_(
+        parameters,
+        settings.max_norm or 0.0,
+        settings.norm_type,
+        error_if_nonfinite=settings.error_if_nonfinite,
+    )

@@ -1,6 +1,7 @@
 """DistributedDataParallel: every rank holds the model, gradients are averaged as windows close."""
 
 import inspect
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -9,9 +10,10 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from flexcore.config import ClipGrad
 from flexcore.strategies import DDP
-from shell.strategies.base import Replicated, clipper, trainable
+from shell.strategies.base import Replicated, trainable
+
+BUCKET_MB = 25  # DDP's own default
 
 
 class DDPStrategy(Replicated):
@@ -24,7 +26,6 @@ class DDPStrategy(Replicated):
     def prepare(self, model: nn.Module, *, self_stepping: bool) -> nn.Module:
         self.model = model.to(self.device)
         self.parameters = [p for _, p in trainable(model)]
-        self.clip_gradients = clipper(self.parameters)
         if self_stepping or not self.parameters:
             self._equalise()
             return self.model
@@ -41,35 +42,58 @@ class DDPStrategy(Replicated):
         for tensor in self.model.state_dict().values():
             dist.broadcast(tensor, src=0)
 
-    def backward(self, loss: torch.Tensor, *, closing: bool) -> None:
+    def backward(self, loss: torch.Tensor, *, closing: bool) -> None:  # noqa: ARG002 - no_sync and reduce know
         loss.backward()
-        if closing and self.wrapped is None:
-            self._average()
 
-    def _average(self) -> None:
-        """Mean gradients over ranks, flattened by dtype; a parameter unused on this rank counts as zero."""
-        by_dtype: dict[torch.dtype, list[nn.Parameter]] = {}
-        for parameter in self.parameters:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-            by_dtype.setdefault(parameter.grad.dtype, []).append(parameter)
-        for group in by_dtype.values():
-            flat = torch.cat([p.grad.reshape(-1) for p in group if p.grad is not None])
-            dist.all_reduce(flat)
-            flat /= dist.get_world_size()
-            for parameter, part in zip(group, flat.split([p.numel() for p in group]), strict=True):
-                assert parameter.grad is not None
-                parameter.grad.copy_(part.view_as(parameter.grad))
+    @property
+    def reduces(self) -> bool:
+        return self.wrapped is None
+
+    def reduce(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Mean gradients over ranks, a bucket at a time.
+
+        A parameter that some ranks have not used counts as zero there; one that none has used stays without a
+        gradient, so that its optimizer leaves it alone as it would on a single device.
+        """
+        for bucket in self._buckets(parameters):
+            average(bucket)
+
+    def _buckets(self, parameters: Sequence[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
+        """Of one dtype each, and of bucket_cap_mb as far as single parameters allow."""
+        limit = (self.settings.bucket_cap_mb or BUCKET_MB) * 2**20
+        open_buckets: dict[torch.dtype, list[nn.Parameter]] = {}
+        sizes: dict[torch.dtype, int] = {}
+        for parameter in parameters:
+            kind = parameter.dtype
+            open_buckets.setdefault(kind, []).append(parameter)
+            sizes[kind] = sizes.get(kind, 0) + parameter.numel() * parameter.element_size()
+            if sizes[kind] >= limit:
+                yield open_buckets.pop(kind)
+                sizes[kind] = 0
+        yield from open_buckets.values()
 
     def accumulating(self) -> AbstractContextManager[Any]:
         return nullcontext() if self.wrapped is None else self.wrapped.no_sync()
 
-    def clip_gradients(self, clip: ClipGrad) -> torch.Tensor | None:  # noqa: ARG002 - replaced by prepare
-        raise AssertionError("prepare comes first")
-
     def share_buffers(self) -> None:
         for buffer in self.model.buffers():
             dist.broadcast(buffer, src=0)
+
+
+def average(parameters: Sequence[nn.Parameter]) -> None:
+    """The mean over ranks of each gradient, in one collective that also tells which of them anybody has."""
+    has = [parameter.grad is not None for parameter in parameters]
+    parts = [(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in parameters]
+    flat = torch.cat([*parts, torch.tensor(has, dtype=parts[0].dtype, device=parts[0].device)])
+    dist.all_reduce(flat)
+    used = has if all(has) else (flat[-len(has) :] != 0).tolist()  # looking waits for the device
+    flat /= dist.get_world_size()
+    shares = flat[: -len(has)].split([p.numel() for p in parameters])
+    for parameter, share, any_has in zip(parameters, shares, used, strict=True):
+        if any_has and parameter.grad is None:
+            parameter.grad = torch.empty_like(parameter)
+        if any_has:
+            parameter.grad.copy_(share.view_as(parameter))
 
 
 def _buffers(broadcast: bool) -> dict[str, bool]:

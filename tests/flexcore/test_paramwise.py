@@ -90,9 +90,9 @@ WRONG = {
         f"{W}.custom_keys.: must be part of parameters' names. Write it as text. [FK011]",
     ]),
     "closures": (None, {"type": "LBFGS"}, [
-        "optim_wrapper.optimizer.type: 'LBFGS' is known but not built yet: it evaluates the loss several times a step, through a closure. Use another optimizer. [FK014]"]),
+        "optim_wrapper.optimizer.type: 'LBFGS' is known but not built: it evaluates the loss several times a step, through a closure, so no plan can count its steps. Use AdamW or SGD. [FK014]"]),
     "shards": (None, {"type": "ZeroRedundancyOptimizer", "optimizer_type": "AdamW", "lr": 1.0}, [
-        "optim_wrapper.optimizer.type: 'ZeroRedundancyOptimizer' is known but not built yet: its state is spread over ranks. Use another optimizer. [FK014]"]),
+        "optim_wrapper.optimizer: spreads optimizer state over ranks, and this run has one. Run with --nproc N or torchrun under DDPStrategy, or use 'AdamW'. [FO007]"]),
     "supplied": ({"bias_lr_mult": 1.0}, flexcore.Supplied(), [
         f"{W}: groups parameters, and the optimizer is supplied with groups of its own. Remove it, or let the optimizer be built. [FK019]"]),
 }  # fmt: skip

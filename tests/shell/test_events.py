@@ -26,10 +26,10 @@ def write(directory, *, cut=0):
         recorder.event("start", iter=4)
         recorder.begin(4)
         for i in range(3):
-            recorder.lr.append(0.1 * i)
+            recorder.rates(None)(0.1 * i)
             recorder.samples.append(8)
         recorder.event("save", name="a")
-        recorder.lr.append(0.5)
+        recorder.rates(None)(0.5)
         recorder.samples.append(7)
     file = directory / events.FILE
     if cut:
@@ -80,7 +80,7 @@ def test_events_reach_the_system_at_once_and_log_lines_within_a_second(tmp_path,
         now[0] += 1.5
         recorder.log(iter=2)
         assert [event.get("iter") for event in events.read(file)] == [None, 1, 2]
-        recorder.lr.append(0.1)
+        recorder.rates(None)(0.1)
         recorder.samples.append(1)
         recorder.hand_over()
         assert len(file.read_text().splitlines()) == 4
@@ -88,9 +88,10 @@ def test_events_reach_the_system_at_once_and_log_lines_within_a_second(tmp_path,
 
 def test_other_ranks_record_nothing(tmp_path):
     with events.Recorder(None) as recorder:
-        recorder.lr.append(0.1)
+        recorder.rates(None)(0.1)
+        recorder.samples.append(1)
         recorder.event("start")
         recorder.log(iter=1)
         recorder.hand_over()
-    assert recorder.lr == []
+    assert recorder.lr == {None: []}
     assert list(tmp_path.iterdir()) == []

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 import flexcore
 from flexcore.hooks import EmptyCache, NaNGuard
 from shell.hooks import empty_cache
-from shell.hooks.nan_guard import NaNGuardHook, not_finite
+from shell.hooks.nan_guard import NaNGuardHook, Watch, not_finite
 from shell.locking import WorkDirLocked, work_dir_lock
 from tests.ranks import run_alone, run_ranks, start_alone
 from tests.shell import hook_toys, toys
@@ -182,9 +182,10 @@ def test_looking_now_and_then_saves_nothing_spoiled_between(tmp_path):
 def test_a_guard_that_does_not_look_touches_nothing():
     """No tensor, no run: so no wait for the device and no word to other ranks."""
     hook = NaNGuardHook(NaNGuard(interval=3, check="both"))
+    watch = Watch(hook, None, ())
     for _ in range(2):
-        hook.loss(None)
-        assert hook.passes()
+        watch.loss(None)
+        assert watch.passes()
     assert hook.state_dict() == {"updates": 2, "skipped": 0}
 
 

@@ -8,7 +8,8 @@ from flexcore.config import ClipGrad
 from flexcore.plan_training import Optimizer, Precision
 from flexcore.strategies import SingleDevice
 from shell.contracts import contract_of
-from shell.stepping import OptimWrapper, stepper
+from shell.optim_wrappers import OptimWrapper
+from shell.stepping import stepper
 from shell.strategies import executor
 from tests.shell.parts import Net, Stepping
 

@@ -14,9 +14,10 @@ from flexcore.facts import CheckpointFact, Facts, HookFact, ParameterFact
 from flexcore.plan_training import Optimizer, Precision
 from flexcore.problems import ConfigError
 from shell.contracts import contract_of
+from shell.optim_wrappers import OptimWrapper
 from shell.processes import joined
 from shell.settling import PeerFailed, _compare, _shared, raise_together
-from shell.stepping import OptimWrapper, stepper
+from shell.stepping import stepper
 from shell.strategies import STRATEGIES, executor
 from tests.ranks import run_ranks
 from tests.shell.parts import Mapped, Moded, Net, Stepping
