@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import flexcore
-import shell.execute
 from flexcore.problems import ConfigError
 from shell import manifests
+from shell.execute import run
 from shell.report import read_segments
 from tests.ranks import RankFailed, run_alone, run_ranks
 from tests.shell import toys
@@ -142,7 +142,7 @@ def test_each_optimizer_has_a_loss_scaler_of_its_own(tmp_path):
         for last in epochs:
             cfg = gan_config(tmp_path / name, dict(critic=2), optim_wrapper=wrapper, param_scheduler=None)
             cfg["train_cfg"] = dict(by_epoch=True, max_epochs=last)
-            shell.execute.run(cfg, facts=flexcore.Facts(supports_fp16=True))
+            run(cfg, facts=flexcore.Facts(supports_fp16=True))
         fields = manifests.scan(tmp_path / name / "checkpoints").complete[-1].fields
         ended[name] = fields["state"]["scaler"]["several"]
     assert ended["parts"] == ended["whole"]
