@@ -11,7 +11,15 @@ from cattrs.gen import make_dict_structure_fn, override
 
 from flexcore import unions
 from flexcore.components import Component, Data, Supplied
-from flexcore.config import Config, NamedLoader, NamedMetric, NamedOptim, NamedSchedules, OptimDict, OptimWrapper
+from flexcore.config import (
+    Config,
+    NamedLoader,
+    NamedMetric,
+    NamedOptim,
+    NamedSchedules,
+    OptimDict,
+    OptimWrapper,
+)
 from flexcore.hooks import Hook, HookSlot
 from flexcore.problems import did_you_mean, shown
 from flexcore.schedules import Schedule
