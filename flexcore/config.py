@@ -196,12 +196,17 @@ class DistCfg:
 
 @frozen(kw_only=True)
 class EnvCfg:
-    """resource_limit: soft limit of open files, raised to at least this."""
+    """resource_limit: soft limit of open files, raised to at least this.
+
+    hang_timeout: seconds without progress after which a run names the rank that stands still and ends with 5;
+    None: never. It counts from the first iteration on, which may compile for as long as it takes.
+    """
 
     cudnn_benchmark: bool = False
     mp_cfg: MpCfg = MpCfg()
     dist_cfg: DistCfg = DistCfg()
     resource_limit: int = 4096
+    hang_timeout: float | None = 300.0
 
 
 @frozen(kw_only=True)

@@ -55,4 +55,5 @@ def environment(config: Config, facts: Facts) -> Environment:
         mp_start_method=env.mp_cfg.mp_start_method,
         opencv_num_threads=env.mp_cfg.opencv_num_threads,
         resource_limit=env.resource_limit,
+        hang_timeout=env.hang_timeout,
     )

@@ -38,6 +38,7 @@ ORIGINS: dict[str, Origin] = {
     "environment.mp_start_method": Origin("env_cfg.mp_cfg.mp_start_method", None, "as given"),
     "environment.opencv_num_threads": Origin("env_cfg.mp_cfg.opencv_num_threads", None, "as given"),
     "environment.resource_limit": Origin("env_cfg.resource_limit", None, "as given"),
+    "environment.hang_timeout": Origin("env_cfg.hang_timeout", None, "seconds without progress that end the run"),
     "batching.micro_batch_size": Origin("train_dataloader.batch_size", "train_batch_size", "the loader's batch_size, else global_batch_size / (accumulation x data_parallel_size)"),
     "batching.gradient_accumulation_steps": Origin("optim_wrapper.accumulative_counts", None, "as given, else global_batch_size / (micro_batch_size x data_parallel_size), else 1"),
     "batching.global_batch_size": Origin("global_batch_size", None, "as given, else micro_batch_size x accumulation x data_parallel_size"),

@@ -82,7 +82,7 @@ class Environment:
     """How every process is set up.
 
     device_type: "cpu" or "cuda"; None: chosen by what the shell finds. backend: of torch.distributed.
-    timeout: of collectives, in seconds.
+    timeout: of collectives, in seconds. hang_timeout: seconds without progress that end the run; None: none do.
     """
 
     launcher: str
@@ -98,6 +98,7 @@ class Environment:
     mp_start_method: str
     opencv_num_threads: int
     resource_limit: int
+    hang_timeout: float | None
 
 
 @frozen(kw_only=True)

@@ -74,6 +74,7 @@ def _run_over(run: Run, feed: EvalFeed, metrics: "Metrics", part: Evaluation, mo
             if i >= feed.total:
                 break
             batch = to_device(fetched, run.device) if run.device.type != "cpu" else fetched
+            run.beats += 1
             for method in before:
                 method(run, batch_idx=i, data_batch=batch)
             with context():

@@ -2,7 +2,7 @@
 
 import pathlib
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from time import perf_counter
 from typing import Any
 
@@ -22,6 +22,7 @@ from shell.results import CheckpointRefused, RunResult
 from shell.run import Run
 from shell.saving import CheckpointWriter, load_weights, restore
 from shell.stopping import StopSignals
+from shell.watchdog import watched
 
 NOTHING_KNOWN = Facts()
 
@@ -76,7 +77,9 @@ def execute(
             started = Run(plan, group, device, console.logger, recorder)
             if _before_start is not None:
                 _before_start(plan)
-            return _conducted(started, built, console, signals)
+            # Alone in someone's notebook a run is not ended by force; they see that it stands still.
+            with watched(started) if _leaves or started.world_size > 1 else nullcontext():
+                return _conducted(started, built, console, signals)
 
 
 @contextmanager

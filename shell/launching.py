@@ -34,7 +34,10 @@ FAILURES = frozenset({2, 3, 4, 5, 6, 7, 8})
 STOPS = frozenset({75, 130})
 """Exit codes of a run that was asked to stop, and saved."""
 
-WORTH_RESTARTING = frozenset({1, 5})
+HANG = 5
+"""The exit code of ranks that saw no progress."""
+
+WORTH_RESTARTING = frozenset({1, HANG})
 """Of our own exit codes, those another attempt may not meet again; a death by signal is worth it too."""
 
 PATIENCE: Mapping[int, float] = {0: 300.0, 8: 300.0, 75: 300.0, 130: 300.0} | dict.fromkeys(
@@ -190,7 +193,14 @@ class Agent(LocalElasticAgent):
         if self._last_end is None or len(self.ends) == len(self._workers()):
             return False
         patience = min(PATIENCE.get(code, 0.0) for code in self.ends.values())
-        return time.monotonic() - self._last_end < patience
+        if time.monotonic() - self._last_end < patience:
+            return True
+        if (
+            HANG in self.ends.values()
+        ):  # who stands still hears no SIGTERM, for which the agent would wait 30 s
+            for worker in self._workers().values():
+                worker.kill()
+        return False
 
     def _workers(self) -> dict[int, subprocess.Popen[bytes]]:
         handlers = getattr(self._pcontext, "subprocess_handlers", {})

@@ -28,6 +28,7 @@ class Run:
         completed: iterations done. metrics: the last evaluation's values. work_dir, log_dir: where this run writes.
         model: the module itself, unwrapped. logger: a standard logger; only rank 0 prints.
         saved_clock: when the last checkpoint stood, by perf_counter; waited: its age when the next was due by wall time.
+        beats: counted up by what takes long between iterations; the hang watch takes that for progress.
         spoiled: whether what would be saved now must not be; asked before each save, None: never.
     """
 
@@ -55,7 +56,7 @@ class Run:
         self.custom: dict[str, deque[float]] = {}
         self.data_seconds = self.step_seconds = 0.0
         self.save_failed = False
-        self.started_at_iter = self.completed = 0
+        self.started_at_iter = self.completed = self.beats = 0
         self.saved_at: int | None = None
         self.plan_digest = plan.plan_digest
         self.checkpoints: list[str] = []

@@ -61,6 +61,7 @@ def ranges(config: Config, _: Facts, __: frozenset[str]) -> Iterator[Problem]:
     for path, value, least in at_least:
         yield from _at_least(path, value, least)
     yield from _positive(("env_cfg", "dist_cfg", "timeout"), config.env_cfg.dist_cfg.timeout)
+    yield from _positive(("env_cfg", "hang_timeout"), config.env_cfg.hang_timeout)
     yield from _pattern(("log_processor", "mean_pattern"), config.log_processor.mean_pattern)
     seed = config.randomness.seed
     if seed is not None and seed >= 2**32:

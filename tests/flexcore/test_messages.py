@@ -453,7 +453,12 @@ CASES: dict[str, tuple[Any, Facts, list[str]]] = {
     "FK020 ranges": (
         validating(
             global_batch_size=0,
-            env_cfg={"resource_limit": 0, "mp_cfg": {"opencv_num_threads": -1}, "dist_cfg": {"timeout": 0}},
+            env_cfg={
+                "hang_timeout": 0,
+                "resource_limit": 0,
+                "mp_cfg": {"opencv_num_threads": -1},
+                "dist_cfg": {"timeout": 0},
+            },
             log_processor={"window_size": 0, "num_digits": -1},
             randomness={"seed": -1},
             format_version=2,
@@ -503,6 +508,7 @@ CASES: dict[str, tuple[Any, Facts, list[str]]] = {
             "env_cfg.resource_limit: must be at least 1, got 0. Correct the value. [FK020]",
             "env_cfg.mp_cfg.opencv_num_threads: must be at least 0, got -1. Correct the value. [FK020]",
             "env_cfg.dist_cfg.timeout: must be a finite number > 0, got 0.0. Correct the value. [FK020]",
+            "env_cfg.hang_timeout: must be a finite number > 0, got 0.0. Correct the value. [FK020]",
             "log_processor.window_size: must be at least 1, got 0. Correct the value. [FK020]",
             "log_processor.num_digits: must be at least 0, got -1. Correct the value. [FK020]",
             "format_version: is 2; this release reads format 1. Update flexcore or write format_version=1. [FK020]",

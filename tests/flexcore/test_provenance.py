@@ -33,6 +33,10 @@ CASES = {
     "environment.resource_limit": (
         {}, KNOWN, "environment.resource_limit = 4096\n  default: as given", ("env_cfg", "resource_limit"),
     ),
+    "environment.hang_timeout": (
+        {}, KNOWN,
+        "environment.hang_timeout = 300.0\n  inferred: seconds without progress that end the run", ("env_cfg", "hang_timeout"),
+    ),
     "environment.world_size": (
         {}, SOLD,
         "environment.world_size = 2\n  environment: the number of ranks the launcher says; 1 without one", (),

@@ -191,6 +191,17 @@ class SignalAt:
             os.kill(os.getpid(), self.at[run.iter])
 
 
+class SleepAt:
+    """Stands still for so many seconds before a 0-based iteration, on one rank."""
+
+    def __init__(self, at: int, seconds: float, rank: int = 0) -> None:
+        self.at, self.seconds, self.rank = at, seconds, rank
+
+    def before_train_iter(self, run: Any, **_: Any) -> None:
+        if (run.rank, run.iter) == (self.rank, self.at):
+            time.sleep(self.seconds)
+
+
 class Started:
     """Leaves a file as training starts, with the time in it, and another as it ends."""
 
