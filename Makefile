@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 JOBS ?= 2
 
-.PHONY: demo test lint types core bench clean
+.PHONY: demo test lint types core nightly fuzz bench clean
 
 # Digits on two DDP ranks: the plan, the run, and the comparison of the two. Interrupt it and run it again.
 demo: $(INSTALLED)
@@ -27,6 +27,10 @@ core: $(INSTALLED)
 	$(BIN)/coverage run --branch --source=flexcore -m pytest tests/flexcore
 	$(BIN)/coverage report --show-missing --skip-covered
 
+# 10^6 inputs, some 20 minutes; interrupt it and run it again.
+fuzz: $(INSTALLED)
+	$(BIN)/python -m tests.fuzz --inputs 1000000 --state .fuzz.json
+
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/planning.py
@@ -42,4 +46,4 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf .venv work_dirs build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	rm -rf .venv work_dirs build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .fuzz.json

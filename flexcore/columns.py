@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from flexcore.problems import ConfigError
-from flexcore.questions import value_at, with_world_size
+from flexcore.questions import foreseen, value_at, with_world_size
 from flexcore.run_plan import Plan
 
 BATCH = ("micro batch", "accumulation", "global batch")
@@ -45,7 +45,8 @@ def _column(plan: Plan) -> list[str]:
     samples = None if total is None or batch.global_batch_size is None else _samples(plan, total)
     rates: list[float | None] = []
     for one in plan.optimizers:
-        last = None if not total else value_at(plan, iteration=total - 1, optimizer=one.name).value
+        near = bool(total) and foreseen(plan, "lr", total or 0, one.name) == total
+        last = value_at(plan, iteration=(total or 1) - 1, optimizer=one.name).value if near else None
         rates += [value_at(plan, optimizer=one.name).value, last]
     values = (batch.micro_batch_size, batch.gradient_accumulation_steps, batch.global_batch_size, *rates,
               total, clock.optimizer_steps, samples, batch.dropped, batch.repeated)  # fmt: skip

@@ -161,11 +161,13 @@ def _curve(plan: Plan, key: str, optimizer: str | None) -> str:
     total = plan.timeline.max_iters if plan.timeline is not None else None
     if not total:
         return "?"
-    points = sorted({0, total // 4, total // 2, 3 * total // 4, total - 1})
+    end = questions.foreseen(plan, key, total, optimizer)
+    points = sorted({0, end // 4, end // 2, 3 * end // 4, end - 1})
     values = questions.values_at(plan, key, points, optimizer=optimizer)
     if None in values:
         return questions.value_at(plan, key, optimizer=optimizer).reason
-    return "  ".join(f"{_number(value)} @{i}" for i, value in zip(points, values, strict=True))
+    rest = "" if end == total else "  then by the recursion"
+    return "  ".join(f"{_number(value)} @{i}" for i, value in zip(points, values, strict=True)) + rest
 
 
 def _number(value: float | None) -> str:

@@ -97,5 +97,8 @@ def precision(wrapper: OptimWrapper, facts: Facts) -> Precision:
         return Precision(dtype=dtype)
     if isinstance(wrapper.loss_scale, str | float):
         return Precision(dtype=dtype, loss_scale=wrapper.loss_scale)
-    settings: dict[str, Any] = {str(key): value for key, value in wrapper.loss_scale.entries}
+    settings: dict[str, Any] = {
+        str(key): value if key == "growth_interval" else float(value)
+        for key, value in wrapper.loss_scale.entries
+    }
     return Precision(dtype=dtype, loss_scale="dynamic", **settings)

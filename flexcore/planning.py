@@ -9,6 +9,7 @@ from attrs import evolve
 
 from flexcore import preprocessing, starting
 from flexcore.checks import all_problems
+from flexcore.checks.observed import observed
 from flexcore.components import Supplied
 from flexcore.config import Config
 from flexcore.converting import parse_partly
@@ -83,7 +84,14 @@ def lint(
 def _planned(cfg: Any, facts: Facts, mode: Mode, smoke: bool) -> tuple[Plan | None, list[Problem]]:
     """The plan, if nothing is in its way, and every finding in the order of the keys given."""
     config, misfits, broken = (cfg, [], frozenset[str]()) if isinstance(cfg, Config) else parse_partly(cfg)
-    problems = [*misfits, *all_problems(config, facts, broken), *_mode_problems(config, mode, broken)]
+    impossible = list(observed(facts))
+    facts = NOTHING_KNOWN if impossible else facts
+    problems = [
+        *impossible,
+        *misfits,
+        *all_problems(config, facts, broken),
+        *_mode_problems(config, mode, broken),
+    ]
     made = None
     if not _errors(problems):
         made, found = _assembled(config, facts, mode, smoke)

@@ -37,13 +37,8 @@ def value_at(
         return Value(None, f"a {plan.mode} plan has no optimizer")
     chosen = _named(plan, optimizer)
     base = dict(chosen.groups[group].values)[key]
-    waits = any(
-        one.name == optimizer and waits_for_parameters(one.wrapper, plan.facts) for one in asked(plan.config)
-    )
-    if base is None and waits:
-        return Value(None, "the groups of paramwise_cfg need the model's parameters")
     if base is None:
-        return Value(None, f"{key} is not in the config and the optimizer has not been built")
+        return Value(None, _why_unknown(plan, key, optimizer))
     if chosen.lr_scale is None and key == "lr":
         return Value(None, "the LR's scale needs world_size and the batch size")
     if chosen.schedules is None:
@@ -55,6 +50,13 @@ def value_at(
     return Value(curves.value(own, base, iteration, plan.timeline.epoch_length))
 
 
+def _why_unknown(plan: Plan, key: str, optimizer: str | None) -> str:
+    for one in asked(plan.config):
+        if one.name == optimizer and waits_for_parameters(one.wrapper, plan.facts):
+            return "the groups of paramwise_cfg need the model's parameters"
+    return f"{key} is not in the config and the optimizer has not been built"
+
+
 def _named(plan: Plan, name: str | None) -> Optimizer:
     found = next((one for one in plan.optimizers if one.name == name), None)
     if found is None:
@@ -62,6 +64,19 @@ def _named(plan: Plan, name: str | None) -> Optimizer:
         told = f"the optimizers are {names}" if names else "there is one optimizer, without a name"
         raise KeyError(f"optimizer={name!r}: {told}")
     return found
+
+
+FAR = 100_000
+
+
+def foreseen(plan: Plan, key: str, total: int, optimizer: str | None = None) -> int:
+    """How many of `total` iterations a text tells values of: all in closed form, else no more than FAR.
+
+    Where each value takes the one before it, the last of 10^9 would take minutes.
+    """
+    length = plan.timeline.epoch_length if plan.timeline is not None else None
+    walks = curves.clashes(curves.own(_named(plan, optimizer).schedules or (), key), length)
+    return min(total, FAR) if walks else total
 
 
 def values_at(

@@ -37,6 +37,7 @@ RULES: Mapping[str, Rule] = {
     "FK021": Rule("nothing-to-do", "error", "The asked mode needs a section that is not there."),
     "FK022": Rule("facts-of-another-config", "error", "What was observed does not fit what was asked."),
     "FK023": Rule("without-effect", "info", "The key serves machinery of FlexibleRunner's that is not needed here."),
+    "FK024": Rule("impossible-fact", "error", "A plan that rests on what no machine can show says nothing."),
     # FD: data and batching
     "FD001": Rule("no-batch-size", "error", "Without a batch size nothing can be counted."),
     "FD002": Rule("batch-contradiction", "error", "micro x accumulation x data_parallel_size must equal the global batch."),

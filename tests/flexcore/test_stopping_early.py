@@ -1,22 +1,15 @@
 """When a metric ends a run, by mmengine's recordings and by hand; and that the record of a run is held to it."""
 
-import json
-from pathlib import Path
-
-import pytest
-
 import flexcore
 from flexcore.hooks import EarlyStopping
 from flexcore.replaying import early_stop_differences
 from flexcore.stopping_early import Watched, rule_of, verdict, watched
 from tests.flexcore.base import KNOWN, base, told
 from tests.flexcore.test_hooks import early
-
-ORACLE = json.loads((Path(__file__).parent / "oracles" / "o11_save_best_rules.json").read_text())
-RECORDED = [case for case in ORACLE["cases"] if case["id"].startswith("early stop")]
+from tests.oracles import claimed
 
 
-@pytest.mark.parametrize("case", RECORDED, ids=lambda case: case["id"])
+@claimed("o11", lambda case: case["id"].startswith("early stop"))
 def test_early_stops_are_mmengines(case):
     given = dict(case["input"])
     scores = [float(score) for score in given.pop("scores")]
