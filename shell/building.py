@@ -202,8 +202,17 @@ def resolve(type_name: str, home: str | None = None) -> Callable[..., Any]:
     return found
 
 
-def build(component: Component, path: Path, *args: Any, home: str | None = None, **extra: Any) -> Any:
+def build(
+    component: Component,
+    path: Path,
+    *args: Any,
+    home: str | None = None,
+    around: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None,
+    **extra: Any,
+) -> Any:
     """The object: nested import-path mappings inside out, then `type(*args, **kwargs, **extra)`.
+
+    around: makes what is called of the type.
 
     Raises:
         BuildError: the constructor raised.
@@ -215,7 +224,8 @@ def build(component: Component, path: Path, *args: Any, home: str | None = None,
         if key != RECURSIVE
     }
     try:
-        return resolve(component.type, home)(*args, **kwargs, **extra)
+        made = resolve(component.type, home)
+        return (made if around is None else around(made))(*args, **kwargs, **extra)
     except Exception as error:
         raise BuildError(path, component, error) from error
 

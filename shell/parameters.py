@@ -13,6 +13,7 @@ from flexcore.plan_training import Optimizer
 from flexcore.problems import ConfigError
 from flexcore.rules import problem
 from shell import building
+from shell.sharded_optimizers import sharding
 from shell.strategies.base import trainable
 
 NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
@@ -68,7 +69,10 @@ def optimizer(planned: Optimizer, model: nn.Module) -> torch.optim.Optimizer:
     given = _in(planned.name, model) if planned.groups[0].params is None else list(_groups(planned, named))
     extra = {} if lr is None else {"lr": lr}
     place = PLACE if planned.name is None else ("optim_wrapper", planned.name, "optimizer")
-    made: torch.optim.Optimizer = building.build(whole, place, given, home="torch.optim", **extra)
+    around = sharding if planned.sharded else None
+    made: torch.optim.Optimizer = building.build(
+        whole, place, given, home="torch.optim", around=around, **extra
+    )
     return made
 
 

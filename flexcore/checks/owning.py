@@ -9,7 +9,7 @@ from flexcore.environment import chosen_strategy
 from flexcore.facts import Facts, ParameterFact
 from flexcore.problems import Path, Problem, did_you_mean, shown
 from flexcore.rules import problem
-from flexcore.strategies import DDP
+from flexcore.strategies import DDP, SingleDevice
 from flexcore.wrappers import ZERO_DEFAULTS, ZERO_INNER, Asked, asked, owned, unwrapped
 
 SHOWN = 5
@@ -25,6 +25,7 @@ def owning(config: Config, facts: Facts, broken: frozenset[str]) -> Iterator[Pro
     every = asked(config)
     if isinstance(config.optim_wrapper, OptimDict):
         yield from _several(every)
+        yield from _strategy(config, facts, broken)
         yield from _stepped(facts)
         if facts.parameters is not None:
             yield from _shared_out(every, facts.parameters)
@@ -53,6 +54,13 @@ def _several(every: Sequence[Asked]) -> Iterator[Problem]:
             yield problem(
                 "FO005", PLACE, text, "Give all the same; train_step decides how often each is updated."
             )
+
+
+def _strategy(config: Config, facts: Facts, broken: frozenset[str]) -> Iterator[Problem]:
+    strategy = chosen_strategy(config, facts)
+    if not isinstance(strategy, SingleDevice | DDP) and "strategy" not in broken:
+        text = f"{strategy.NAME} with several optimizers is understood but not built yet."
+        yield problem("FK014", ("strategy",), text, "Use DDPStrategy or SingleDeviceStrategy.")
 
 
 def _stepped(facts: Facts) -> Iterator[Problem]:
@@ -121,7 +129,9 @@ def _sharded(config: Config, facts: Facts, one: Asked, broken: frozenset[str]) -
             text = f"{shown(zero.kwargs[key])} is understood but not built yet."
             yield problem("FK014", (*place, key), text, "Remove it; nothing is silently ignored.")
     if not isinstance(chosen_strategy(config, facts), DDP) and not broken & {"strategy", "launcher"}:
+        alone = isinstance(chosen_strategy(config, facts), SingleDevice)
         text = "spreads optimizer state over ranks, and this run has one."
+        text = text if alone else "spreads optimizer state over the ranks of DDPStrategy alone."
         remedy = f"Run with --nproc N or torchrun under DDPStrategy, or use {shown(one.optimizer.name)}." if (
             isinstance(one.optimizer, Component) and not unwrapped(one.optimizer)[1]
         ) else "Run with --nproc N or torchrun under DDPStrategy."  # fmt: skip

@@ -1,7 +1,7 @@
 """DistributedDataParallel: every rank holds the model, gradients are averaged as windows close."""
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from flexcore.strategies import DDP
+from shell.sharded_optimizers import is_sharded, restore_share, whole_state
 from shell.strategies.base import Replicated, trainable
 
 BUCKET_MB = 25  # DDP's own default
@@ -74,6 +75,21 @@ class DDPStrategy(Replicated):
 
     def accumulating(self) -> AbstractContextManager[Any]:
         return nullcontext() if self.wrapped is None else self.wrapped.no_sync()
+
+    def joined(self, called: nn.Module, optimizer: torch.optim.Optimizer) -> nn.Module:
+        self.shards = self.shards or is_sharded(optimizer)
+        return called
+
+    def save_optimizer(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+        if is_sharded(optimizer):
+            return whole_state(optimizer, trainable(self.model))
+        return super().save_optimizer(optimizer)
+
+    def load_optimizer(self, optimizer: torch.optim.Optimizer, tree: Mapping[str, Any]) -> None:
+        if is_sharded(optimizer):
+            restore_share(optimizer, trainable(self.model), tree)
+        else:
+            super().load_optimizer(optimizer, tree)
 
     def share_buffers(self) -> None:
         for buffer in self.model.buffers():
