@@ -33,7 +33,10 @@ def owning(config: Config, facts: Facts, broken: frozenset[str]) -> Iterator[Pro
         if one.sharded:
             yield from _sharded(config, facts, one, broken)
         if isinstance(one.optimizer, Component) and facts.parameters is not None:
-            yield from _fitting(one.optimizer, (*one.place, "optimizer"), owned(one.name, facts.parameters))
+            own = owned(one.name, facts.parameters)
+            yield from _fitting(one.optimizer, (*one.place, "optimizer"), own)
+            if facts.train_step and isinstance(chosen_strategy(config, facts), DDP):
+                yield from _averaged(own)
 
 
 def _several(every: Sequence[Asked]) -> Iterator[Problem]:
@@ -136,6 +139,15 @@ def _sharded(config: Config, facts: Facts, one: Asked, broken: frozenset[str]) -
             isinstance(one.optimizer, Component) and not unwrapped(one.optimizer)[1]
         ) else "Run with --nproc N or torchrun under DDPStrategy."  # fmt: skip
         yield problem("FO007", place, text, remedy)
+
+
+def _averaged(parameters: Iterable[ParameterFact]) -> Iterator[Problem]:
+    sparse = [fact.name for fact in parameters if fact.kind == "sparse"]
+    if sparse:
+        text = (
+            f"steps itself, and over ranks that takes dense gradients; those of {_listed(sparse)} are sparse."
+        )
+        yield problem("FO006", ("model",), text, "Use sparse=False, or one rank.")
 
 
 def _fitting(optimizer: Component, place: Path, parameters: Iterable[ParameterFact]) -> Iterator[Problem]:

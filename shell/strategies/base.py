@@ -103,6 +103,7 @@ def trainable(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
 
 def clipped(settings: ClipGrad, parameters: Sequence[nn.Parameter]) -> torch.Tensor | None:
     """Clipping of ordinary, unsharded gradients; the norm before it."""
+    parameters = [_dense(p) if p.grad is not None and p.grad.is_sparse else p for p in parameters]
     if settings.type == "value":
         nn.utils.clip_grad_value_(parameters, settings.clip_value or 0.0)
         return None
@@ -112,3 +113,13 @@ def clipped(settings: ClipGrad, parameters: Sequence[nn.Parameter]) -> torch.Ten
         settings.norm_type,
         error_if_nonfinite=settings.error_if_nonfinite,
     )
+
+
+def _dense(parameter: nn.Parameter) -> torch.Tensor:
+    """What torch's clipping takes for a sparse gradient: its values, each place once, to be changed in place."""
+    assert parameter.grad is not None
+    parameter.grad = parameter.grad.coalesce()
+    values = parameter.grad._values()
+    stand_in = values.new_empty(()).expand(values.shape)
+    stand_in.grad = values
+    return stand_in

@@ -207,6 +207,13 @@ WRONG = {
         f"optim_wrapper.optimizer: SparseAdam takes sparse gradients alone, and those of l.w are dense. {NAMED}"]),
     "dense": ({"optim_wrapper": G}, evolve(KNOWN, parameters=parameters("e.w", kind="sparse")), [
         "optim_wrapper.optimizer: Adam takes dense gradients alone, and those of e.w are sparse. Use SGD, Adagrad or SparseAdam for them, or sparse=False. [FO006]"]),
+    "sparse over ranks": (
+        {"optim_wrapper": {"optimizer": {"type": "SGD"}}},
+        evolve(W2, parameters=parameters("e.w", kind="sparse"), train_step=True),
+        [
+            "model: steps itself, and over ranks that takes dense gradients; those of e.w are sparse. Use sparse=False, or one rank. [FO006]"
+        ],
+    ),
     "shards of none": ({"optim_wrapper": {"optimizer": ZERO}}, W2, [
         'optim_wrapper.optimizer: lacks the key "optimizer_type". Add optimizer_type="AdamW". [FK012]']),
     "shards of two": ({"optim_wrapper": {"optimizer": {**ZERO, "optimizer_type": "SGD", "optimizer_class": "SGD"}}}, W2, [

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits as crossed
+from torch.utils.data import Dataset
 
-from tests.shell.toys import FEATURES, config
+from tests.shell.toys import CLASSES, FEATURES, config
 
 HERE = "tests.shell.gans"
 LATENT = 2
@@ -145,3 +146,34 @@ class Asking:
             "should": several.should_update(),
         }  # fmt: skip
         (run.work_dir / "told").write_text(json.dumps(told))
+
+
+class Matrices(nn.Sequential):
+    """Points to logits by matrices alone, as Muon takes them."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Linear(FEATURES, 8, bias=False), nn.Tanh(), nn.Linear(8, CLASSES, bias=False))
+
+
+class Texts(Dataset):
+    """Three words of ten each, and which of them is the largest; most words are in no batch."""
+
+    def __init__(self, n: int = 34) -> None:
+        self.words = torch.randint(10, (n, 3), generator=torch.Generator().manual_seed(0))
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        return {"words": self.words[index], "labels": self.words[index].argmax()}
+
+
+class Words(nn.Module):
+    """Sparse gradients: a score for each word; its own loss."""
+
+    def __init__(self, sparse: bool = True) -> None:
+        super().__init__()
+        self.scores = nn.Embedding(10, 1, sparse=sparse)
+
+    def forward(self, words: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"loss": nn.functional.cross_entropy(self.scores(words).squeeze(-1), labels)}
