@@ -92,6 +92,11 @@ UNSEEN: tuple[tuple[str, str, str, str], ...] = (
      "Reordering hooks moves no state."),
     ("type=\"pkg.module.Name\" inside arguments", "is data for its owner", "is built first, from two dots on",
      "It is an import path; a registry's scope has one dot."),
+    ("several optimizers", "need a constructor of one's own", "each trains the submodule it is named after", "What it does in every constructor published."),
+    ("accumulative_counts of several optimizers", "each counts its own calls", "must be alike", "A checkpoint falls where no window is open."),
+    ("gradients one optimizer's loss leaves in another's parameters", "stay", "are cleared as an iteration's window closes", "A resume could not know them."),
+    ("ZeroRedundancyOptimizer", "its checkpoints are its own", "holds the plain optimizer's state in checkpoints", "They go on under either, on any number of ranks."),
+    ("ranks under several optimizers", "MMSeparateDistributedDataParallel", "DDPStrategy averages gradients as each optimizer steps", "Each gradient is averaged once, however often a part is called."),
     ("log directory", "<timestamp>", "<timestamp>_<run id>", "Two runs in one second stay apart."),
 )  # fmt: skip
 
