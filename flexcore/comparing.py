@@ -47,14 +47,19 @@ class Difference:
         return f"{self.what} at iteration {self.at}: planned {self.planned}, was {self.actual}"
 
 
+OWN_LOOPS = ("samples", "validations", "saves", "end")
+"""What a loop of the user's own decides, so that there is nothing to compare it with."""
+
+
 @frozen(kw_only=True)
 class Comparison:
-    """How many things of each kind were compared, and all that differed."""
+    """How many things of each kind were compared, and all that differed; what no plan said, in `unplanned`."""
 
     counts: tuple[tuple[str, int], ...]
     differences: tuple[Difference, ...]
     finished: bool
     reason: str | None
+    unplanned: tuple[str, ...] = ()
 
 
 def compared(segments: Sequence[Segment]) -> Comparison:
@@ -65,18 +70,18 @@ def compared(segments: Sequence[Segment]) -> Comparison:
     done = stop is not None and stop["reason"] == "done"
     found: list[Difference] = []
     found += _step_differences(kept, segments[0].resumed)
-    spans = list(_spans(segments, reached))
-    checks = [e["iter"] for e in _events(kept, "validate")]
-    found += _sequence("validation", _planned_checks(spans), checks, reached, done)
-    saved = _saved(kept, segments)
-    found += _sequence("save", _planned_saves(spans), saved, reached, done)
+    spans, last = list(_spans(segments, reached)), segments[-1].plan
+    opaque = last.timeline is not None and last.timeline.opaque
+    checks, saved = [e["iter"] for e in _events(kept, "validate")], _saved(kept, segments)
+    if not opaque:
+        found += _sequence("validation", _planned_checks(spans), checks, reached, done)
+        found += _sequence("save", _planned_saves(spans), saved, reached, done)
     found += _best_differences(kept, segments)
     found += _timed_differences(kept)
     early = stop is not None and stop["reason"] == REASON
     found += [Difference(what="early stop", at=at, planned=planned, actual=actual)
               for at, planned, actual in early_stop_differences(kept, early=early)]  # fmt: skip
-    last = segments[-1].plan
-    if done and last.timeline is not None and reached != last.timeline.max_iters:
+    if done and not opaque and last.timeline is not None and reached != last.timeline.max_iters:
         found.append(
             Difference(what="end", at=reached, planned=str(last.timeline.max_iters), actual=str(reached))
         )
@@ -85,7 +90,8 @@ def compared(segments: Sequence[Segment]) -> Comparison:
         ("saves", len(saved) + len(list(_timed(kept)))), ("starts", len(segments)),
     )  # fmt: skip
     reason = stop and stop["reason"]
-    return Comparison(counts=counts, differences=tuple(found), finished=done or early, reason=reason)
+    return Comparison(counts=counts, differences=tuple(found), finished=done or early, reason=reason,
+                      unplanned=OWN_LOOPS if opaque else ())  # fmt: skip
 
 
 @frozen
@@ -218,7 +224,7 @@ class _Rates:
 def planned_samples(plan: Plan, iteration: int, rank: int = 0) -> int | None:
     """Samples one rank trains on in a running iteration; None for an order of the user's own."""
     order = plan.train.order if plan.train is not None else None
-    if order is None or plan.batching is None or plan.timeline is None:
+    if order is None or plan.batching is None or plan.timeline is None or plan.timeline.opaque:
         return None
     per = plan.batching.per_iteration
     if order.endless or plan.timeline.epoch_length is None:
@@ -247,7 +253,7 @@ def _resumed_name(segment: Segment) -> str:
 
 
 def _regular_at(plan: Plan, at: int) -> list[tuple[int, str]]:
-    if plan.saving is None or plan.timeline is None or at < 1:
+    if plan.saving is None or plan.timeline is None or plan.timeline.opaque or at < 1:
         return []
     due = clock.next_save(plan.timeline, plan.saving.points, at - 1)
     return [(due[1], plan.saving.name(due[0]))] if due is not None and due[1] == at else []

@@ -10,9 +10,11 @@ from flexcore.config import DataLoader
 from flexcore.evaluating import mark_of
 from flexcore.hook_texts import end_of, text_of
 from flexcore.hooks import STAGES
+from flexcore.loops import TTA, OwnTrainLoop
 from flexcore.plan_training import Group, Optimizer
 from flexcore.run_plan import EvalData, Fresh, LoadWeights, Plan, Resume
 from flexcore.strategies import SingleDevice
+from flexcore.timeline import Timeline
 
 SHOWN_EVENTS = 4
 
@@ -92,6 +94,9 @@ def _clock(plan: Plan) -> Iterator[str]:
     clock = plan.timeline
     if clock is None:
         return
+    if clock.opaque:
+        yield from _own_clock(plan, clock)
+        return
     length = _or_unknown(clock.epoch_length, "train_samples")
     total = _or_unknown(clock.max_iters, "train_samples")
     steps = (
@@ -118,6 +123,19 @@ def _clock(plan: Plan) -> Iterator[str]:
         yield _row("", f"or {clock.max_seconds:g} s of wall time, whichever comes first")
     for condition in filter(None, (end_of(hook.hook) for hook in plan.hooks)):
         yield _row("", f"or sooner: {condition}")
+
+
+def _own_clock(plan: Plan, clock: Timeline) -> Iterator[str]:
+    loop = plan.config.train_cfg
+    assert isinstance(loop, OwnTrainLoop)
+    yield _row("loop", _thing(loop.component))
+    epochs = f"{clock.max_epochs:,} epochs x {_or_unknown(clock.epoch_length, 'train_samples')} iterations = "
+    total = _or_unknown(clock.max_iters, "train_samples") if loop.max_epochs else f"{clock.max_iters or 0:,}"
+    if loop.max_epochs or loop.max_iters:
+        planned = f"; schedules take it for {epochs if loop.max_epochs else ''}{total} iterations"
+    else:
+        planned = ""
+    yield _row("length", f"as its loop decides{planned}")
 
 
 def _rates(plan: Plan) -> Iterator[str]:
@@ -182,8 +200,15 @@ def _evaluations(plan: Plan) -> Iterator[str]:
             yield _row(label, f"{data.name + ': ' if data.name else ''}{_eval_size(data)}")
         if part.metrics:
             yield _row("", "metrics " + ", ".join(f"{m.name} = {_thing(m.metric)}" for m in part.metrics))
+        if part.loop is not None:
+            yield _row("", f"by a loop of its own, {_thing(part.loop)}")
         if part.dtype is not None:
             yield _row("", f"autocast {part.dtype}")
+        if isinstance(part.tta, TTA):
+            names = ", ".join(_thing(one) if one.is_import_path else one.type for one in part.tta.transforms)
+            yield _row("", f"each batch as {names}; outputs merged by {part.tta.merge}")
+        elif part.tta is not None:
+            yield _row("", f"each batch augmented and merged by {_thing(part.tta)}")
         if part.predictions is not None:
             each = ", _iter_<n> in each validation's name" if mark_of(plan, label[:3], 0) else ""
             yield _row("", f"predictions to {part.predictions}, in dataset order{each}")
@@ -196,19 +221,38 @@ def _eval_size(data: EvalData) -> str:
     return f"{order.samples:,} samples in batches of {order.micro_batch_size}, each counted once"
 
 
+def _own_events(plan: Plan) -> Iterator[str]:
+    """Of a loop of the user's own: what is certain once it ends an epoch or an iteration."""
+    if plan.validation is not None:
+        yield _row("validates", "when its loop asks")
+    if plan.saving is not None:
+        points = plan.saving.points
+        unit = "epochs that its loop ends" if points.by_epoch else "iterations"
+        when = [f"every {points.interval} {unit}"] if points.interval > 0 else []
+        yield _row("saves", ", ".join([*when, *(["at the end"] if points.save_last else [])]) or "never")
+
+
 def _events(plan: Plan) -> Iterator[str]:
     if plan.timeline is None:
+        return
+    if plan.timeline.opaque:
+        yield from _own_events(plan)
+        yield from _keeping(plan)
         return
     checks = (
         f"epoch {e}" if plan.timeline.by_epoch else f"iteration {i}" for e, i in questions.validations(plan)
     )
     if plan.timeline.validates:
         yield _row("validates", "after", _some(checks))
+    if plan.saving is not None and plan.timeline.max_iters is not None:
+        yield _row(
+            "saves", _some(f"{s.name} (iteration {s.iter})" for s in questions.saves(plan, best=False))
+        )
+    yield from _keeping(plan)
+
+
+def _keeping(plan: Plan) -> Iterator[str]:
     if plan.saving is not None:
-        if plan.timeline.max_iters is not None:
-            yield _row(
-                "saves", _some(f"{s.name} (iteration {s.iter})" for s in questions.saves(plan, best=False))
-            )
         if plan.saving.every_seconds is not None:
             minutes = f"{plan.saving.every_seconds / 60:g}"
             yield _row("", f"and at the first update when the last one is {minutes} minutes old")

@@ -15,6 +15,7 @@ from flexcore.wrappers import asked
 def notices(made: Plan, start: Start) -> Iterator[Problem]:
     yield from _of_registries(made)
     yield from _of_seed(made)
+    yield from _of_loop(made)
     yield from _of_data(made)
     if made.config.resume is True and isinstance(start, Fresh) and not made.smoke:
         yield problem(
@@ -43,6 +44,16 @@ def _of_seed(made: Plan) -> Iterator[Problem]:
         else f"is the checkpoint's: {env.seed}"
     )
     yield problem("FR001", ("randomness", "seed"), f"is not given and {what}.", "Give a seed to repeat runs.")
+
+
+def _of_loop(made: Plan) -> Iterator[Problem]:
+    if made.timeline is not None and made.timeline.opaque:
+        text = (
+            "is a loop of your own: when it validates, ends an epoch and ends is not planned, nor compared."
+        )
+        yield problem(
+            "FK025", ("train_cfg", "type"), text, "Use by_epoch=True or False for a run planned whole."
+        )
 
 
 def _of_data(made: Plan) -> Iterator[Problem]:

@@ -11,6 +11,7 @@ from flexcore.components import Component, Supplied
 from flexcore.config import FORMAT_VERSION
 from flexcore.converting import dump, marked, structure, unmarked
 from flexcore.facts import Facts
+from flexcore.loops import OwnTrainLoop
 from flexcore.optimizing import any_waits
 from flexcore.plan_training import Batching, Optimizer
 from flexcore.problems import ConfigError, shown
@@ -58,11 +59,13 @@ def trajectory(plan: Plan) -> tuple[tuple[str, str], ...]:
     if plan.train is None or not plan.optimizers or plan.batching is None or plan.timeline is None:
         return (("model", _canonical(plan.model)),)
     batching, timeline, optimizers = plan.batching, plan.timeline, plan.optimizers
+    loop = plan.config.train_cfg
     fields: dict[str, Any] = {
         "model": plan.model,
         "optimizer": _each(optimizers, _kind),
         "seed": plan.environment.seed,
         "clock": batching.clock,
+        "loop": loop.component.type if isinstance(loop, OwnTrainLoop) else "built in",
         "batches": {"epoch_length": timeline.epoch_length, **_batch(batching)},
         "order": _order(plan),
         "data": plan.train.loader if isinstance(plan.train.loader, Supplied) else plan.train.loader.dataset,

@@ -6,9 +6,10 @@ from itertools import islice
 from attrs import evolve, frozen
 
 from flexcore import curves, sampling, timeline
+from flexcore.loops import OwnTrainLoop
 from flexcore.optimizing import waits_for_parameters
 from flexcore.plan_training import Optimizer
-from flexcore.run_plan import Plan
+from flexcore.run_plan import Plan, Saving
 from flexcore.saving import best_name
 from flexcore.schedules import ReduceOnPlateau
 from flexcore.wrappers import asked
@@ -20,6 +21,26 @@ class Value:
 
     value: float | None
     reason: str = ""
+
+
+class Undecided(ValueError):  # noqa: N818 - named for what is so
+    """A plan cannot answer: a loop of the user's own decides it as it runs."""
+
+    def __init__(self, what: str, plan: Plan) -> None:
+        loop = plan.config.train_cfg
+        name = loop.component.type if isinstance(loop, OwnTrainLoop) else "the loop"
+        super().__init__(f"{what} are not planned: {name} decides them as it runs.")
+
+
+def _planned_clock(plan: Plan, what: str) -> timeline.Timeline | None:
+    """The clock, if it is the plan's to tell.
+
+    Raises:
+        Undecided: a loop of the user's own does.
+    """
+    if plan.timeline is not None and plan.timeline.opaque:
+        raise Undecided(what, plan)
+    return plan.timeline
 
 
 def value_at(
@@ -93,8 +114,13 @@ def values_at(
 
 
 def validations(plan: Plan) -> Iterator[tuple[int, int | None]]:
-    """(completed epochs, completed iterations) of every validation, in order; epoch 0 in the iteration loop."""
-    return iter(()) if plan.timeline is None else timeline.validations(plan.timeline)
+    """(completed epochs, completed iterations) of every validation, in order; epoch 0 in the iteration loop.
+
+    Raises:
+        Undecided: a loop of the user's own says when.
+    """
+    clock = _planned_clock(plan, "validations")
+    return iter(()) if clock is None else timeline.validations(clock)
 
 
 @frozen
@@ -111,10 +137,17 @@ def saves(plan: Plan, *, best: bool = True) -> Iterator[Save]:
     """Every checkpoint in the order written; best ones, which the data decide, are marked conditional.
 
     Empty while the run's length is unknown (see plan.unresolved).
+
+    Raises:
+        Undecided: a loop of the user's own says where an epoch and the run end.
     """
-    if plan.saving is None or plan.timeline is None or plan.timeline.max_iters is None:
-        return
-    clock, saving = plan.timeline, plan.saving
+    clock = _planned_clock(plan, "saves")
+    if plan.saving is None or clock is None or clock.max_iters is None:
+        return iter(())
+    return _saves(clock, plan.saving, best=best)
+
+
+def _saves(clock: timeline.Timeline, saving: Saving, *, best: bool) -> Iterator[Save]:
     regular = timeline.saves(clock, saving.points)
     checks = timeline.validations(clock) if best and saving.best else iter(())
     due, check = next(regular, None), next(checks, None)
@@ -133,12 +166,15 @@ def saves(plan: Plan, *, best: bool = True) -> Iterator[Save]:
 
 
 def kept(plan: Plan, after: int) -> tuple[str, ...]:
-    """The regular checkpoints standing after `after` completed iterations, oldest first."""
-    if plan.saving is None or plan.timeline is None:
+    """The regular checkpoints standing after `after` completed iterations, oldest first.
+
+    Raises:
+        Undecided: a loop of the user's own says where an epoch and the run end.
+    """
+    clock = _planned_clock(plan, "saves")
+    if plan.saving is None or clock is None:
         return ()
-    names = (
-        plan.saving.name(units) for units, _ in timeline.last_saves(plan.timeline, plan.saving.points, after)
-    )
+    names = (plan.saving.name(units) for units, _ in timeline.last_saves(clock, plan.saving.points, after))
     newest = islice(names, plan.saving.max_keep if plan.saving.max_keep > 0 else None)
     return tuple(newest)[::-1]
 
@@ -148,6 +184,7 @@ def sample_indices(plan: Plan, *, epoch: int, rank: int = 0, start: int = 0) -> 
 
     Raises:
         ValueError: the order is a user's own, or a fact it needs is unknown.
+        Undecided: a loop of the user's own reads as many as it likes.
     """
     order = plan.train.order if plan.train is not None else None
     if order is None:
@@ -155,7 +192,7 @@ def sample_indices(plan: Plan, *, epoch: int, rank: int = 0, start: int = 0) -> 
         raise ValueError(
             "the order is the loader's own." if opaque else "the order needs train_samples and a seed."
         )
-    clock = plan.timeline
+    clock = _planned_clock(plan, "samples")
     per_epoch = order.micro_batches
     if clock is not None and clock.epoch_length is not None and plan.batching is not None:
         per_epoch = clock.epoch_length * plan.batching.per_iteration
@@ -170,7 +207,7 @@ def window_samples(plan: Plan, iteration: int, rank: int = 0) -> tuple[int, ...]
     """Dataset indices of one rank in the window of a running iteration, up to it; None where no order is planned."""
     order = plan.train.order if plan.train is not None else None
     clock, batching = plan.timeline, plan.batching
-    if order is None or clock is None or batching is None or clock.epoch_length is None:
+    if order is None or clock is None or clock.opaque or batching is None or clock.epoch_length is None:
         return None
     per, length = batching.per_iteration, clock.epoch_length * batching.per_iteration
     first, _ = timeline.window_at(clock, iteration)

@@ -38,6 +38,7 @@ RULES: Mapping[str, Rule] = {
     "FK022": Rule("facts-of-another-config", "error", "What was observed does not fit what was asked."),
     "FK023": Rule("without-effect", "info", "The key serves machinery of FlexibleRunner's that is not needed here."),
     "FK024": Rule("impossible-fact", "error", "A plan that rests on what no machine can show says nothing."),
+    "FK025": Rule("own-loop", "info", "What a loop of the user's own decides as it runs cannot be planned."),
     # FD: data and batching
     "FD001": Rule("no-batch-size", "error", "Without a batch size nothing can be counted."),
     "FD002": Rule("batch-contradiction", "error", "micro x accumulation x data_parallel_size must equal the global batch."),
@@ -85,6 +86,7 @@ RULES: Mapping[str, Rule] = {
     "FC010": Rule("bad-path", "error", "The path cannot name what it should."),
     "FC011": Rule("hook-state-left-behind", "warning", "What a hook has gathered goes on only in a hook of its own type."),
     "FC012": Rule("hook-starts-anew", "info", "A hook the checkpoint does not know has nothing to go on from."),
+    "FC013": Rule("loop-without-state", "error", "A loop that says nothing of its state cannot go on where it stopped."),
     # FP: parallelism and precision
     "FP001": Rule("strategy-without-launcher", "error", "A distributed strategy needs ranks."),
     "FP002": Rule("launcher-without-environment", "error", "The launcher's variables are not there."),

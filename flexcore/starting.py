@@ -20,6 +20,7 @@ CHANGES: Mapping[str, Change] = {
     "optimizer": "incompatible",
     "seed": "incompatible",
     "clock": "incompatible",
+    "loop": "incompatible",
     "batches": "incompatible",
     "order": "incompatible",
     "data": "trajectory-changing",

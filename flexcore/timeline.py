@@ -7,7 +7,7 @@ Iterations are counted from 0 while they run and by how many are completed where
 from collections.abc import Iterator
 from typing import Literal
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 Tail = Literal["carry", "step", "drop"]
 
@@ -162,6 +162,9 @@ def next_save(timeline: Timeline, points: SavePoints, after: int) -> tuple[int, 
     A save due inside an accumulation window happens at the window's closing update; several due inside one
     window are one save, named by the last.
     """
+    if timeline.opaque and points.by_epoch:
+        return None  # its epochs end where the loop says; see due_after_epoch
+    timeline = evolve(timeline, max_iters=None) if timeline.opaque else timeline
     length = timeline.epoch_length if points.by_epoch else 1
     if length is None or (timeline.max_iters is not None and after >= timeline.max_iters):
         return None
@@ -171,6 +174,12 @@ def next_save(timeline: Timeline, points: SavePoints, after: int) -> tuple[int, 
         return None
     at = update_at_or_after(timeline, first * length)
     return _named(timeline, points, at, length), at
+
+
+def due_after_epoch(points: SavePoints, epochs: int) -> bool:
+    """Whether a save follows the `epochs`th epoch that a loop of the user's own ends."""
+    begun = points.interval > 0 and epochs >= max(1, points.save_begin)
+    return points.by_epoch and begun and (epochs - points.save_begin) % points.interval == 0
 
 
 def last_saves(timeline: Timeline, points: SavePoints, upto: int) -> Iterator[tuple[int, int]]:

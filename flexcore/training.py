@@ -34,6 +34,9 @@ def training(
     loader, loop = config.train_dataloader, config.train_cfg
     if loader is None or loop is None:
         return Training(), []
+    if isinstance(loop, OwnTrainLoop) and config.global_batch_size is not None:
+        text = "sets the clock to global batches, and a loop of your own takes batches as it likes."
+        return Training(), [problem("FD002", ("global_batch_size",), text, "Use accumulative_counts.")]
     batching, problems = batches.solve(config, batches.micro_batch_size(loader, facts), ranks)
     if batching is None:
         return Training(), problems

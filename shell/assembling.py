@@ -1,6 +1,7 @@
 """Builds what a plan names, observes it, and puts a Run together; the order of building is fixed here."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -34,6 +35,8 @@ from shell.loggers.console import Console
 from shell.loggers.tensorboard import TensorBoardSink
 from shell.observing import observed
 from shell.optim_wrappers import AnyOptim, OptimWrapper, OptimWrapperDict
+from shell.own_evaluations import OwnEvaluation
+from shell.passes import Passes
 from shell.predictions import Predictions
 from shell.processes import Group
 from shell.ranks import Rank
@@ -59,7 +62,7 @@ class Built:
 
     def open_training(self, run: Run) -> None:
         """Set run.batches to the stream from the next iteration on."""
-        run.batches = _training_batches(run, self)
+        run.batches = _training_batches(run, self, run.completed)
 
 
 def build(plan: Plan, supplied: dict[str, Any], group: Group, device: torch.device) -> Built:
@@ -172,6 +175,11 @@ def assemble(run: Run, built: Built, console: Console, writer: CheckpointWriter)
         run, [(_hook(run, h, built, sinks, console, writer), *_called(h, plan)) for h in plan.hooks]
     )
     run.eval_feeds = {mode: _feeds(run, part, mode, built) for mode, part in _evaluations(plan)}
+    run.eval_loops = {
+        mode: OwnEvaluation(run, part.loop, mode)
+        for mode, part in _evaluations(plan)
+        if part.loop is not None
+    }
     diverge(plan, run.group.rank)
     return sinks
 
@@ -258,8 +266,18 @@ def _default_collate(contract: Contract) -> data.Collate:
     return data.pseudo_collate if contract.keeps_lists else default_collate
 
 
-def _training_batches(run: Run, built: Built) -> Iterator[Any]:
-    plan, start = run.plan, run.completed
+def passes(run: Run, built: Built) -> Passes:
+    """The training data as a loop of the user's own reads it."""
+    plan = run.plan
+    assert plan.train is not None and plan.timeline is not None
+    length = plan.facts.train_batches if plan.train.order is None else plan.timeline.epoch_length
+    dataset = getattr(built.train, "dataset", built.train)
+    opened = partial(_training_batches, run, built)
+    return Passes(opened, length, dataset, run.device, skips=plan.train.order is not None)
+
+
+def _training_batches(run: Run, built: Built, start: int) -> Iterator[Any]:
+    plan = run.plan
     assert plan.train is not None and plan.timeline is not None and plan.batching is not None
     loader, order = plan.train.loader, plan.train.order
     if isinstance(loader, Supplied) or order is None:

@@ -13,9 +13,10 @@ from flexcore.components import Component, Data, Items, Supplied, is_import_path
 from flexcore.config import Config, DataLoader
 from flexcore.evaluating import is_dump
 from flexcore.hooks import UserHook, merged
+from flexcore.loops import TTA, OwnEvalLoop, OwnTrainLoop, TestLoop
 from flexcore.problems import Path, Problem, did_you_mean
 from flexcore.rules import problem
-from flexcore.run_plan import Mode
+from flexcore.run_plan import Mode, Plan, Resume
 from flexcore.wrappers import asked
 
 COLLATES = ("default_collate", "pseudo_collate")
@@ -42,6 +43,7 @@ class Placed:
         home: the module its bare name belongs to; None: only an import path names it.
         given: how many arguments the run itself puts before the config's.
         filled: the arguments the run itself adds by name.
+        verbs: the methods its class must have.
     """
 
     path: Path
@@ -49,6 +51,7 @@ class Placed:
     home: str | None = None
     given: int = 0
     filled: tuple[str, ...] = ()
+    verbs: tuple[str, ...] = ()
 
 
 def placed(config: Config, mode: Mode, *, smoke: bool = False) -> Iterator[Placed]:
@@ -61,6 +64,13 @@ def placed(config: Config, mode: Mode, *, smoke: bool = False) -> Iterator[Place
         yield from _loader(("train_dataloader",), config.train_dataloader)
     for one in asked(config) if mode == "train" else ():
         yield from _thing((*one.place, "optimizer"), one.optimizer, home="torch.optim", given=1)
+    if mode == "train" and isinstance(config.train_cfg, OwnTrainLoop):
+        yield Placed(("train_cfg",), config.train_cfg.component, given=2, verbs=("run",))
+    for key, loop in (("val", config.val_cfg), ("test", config.test_cfg)):
+        if key in modes and isinstance(loop, OwnEvalLoop):
+            yield Placed((f"{key}_cfg",), loop.component, given=3, verbs=("run",))
+        if key in modes and isinstance(loop, TestLoop) and loop.tta is not None:
+            yield from _augmentation(loop.tta, ("test_cfg", "tta"))
     for key, section in (("val", config.val_dataloader), ("test", config.test_dataloader)):
         for i, named in enumerate(section or () if key in modes else ()):
             yield from _loader(_place(f"{key}_dataloader", named.name, i, section), named.loader)
@@ -72,6 +82,25 @@ def placed(config: Config, mode: Mode, *, smoke: bool = False) -> Iterator[Place
         if isinstance(hook, UserHook):
             owner = "custom_hooks" if isinstance(place, int) else "default_hooks"
             yield Placed((owner, place), hook.component)
+
+
+def _augmentation(tta: TTA | Component, path: Path) -> Iterator[Placed]:
+    if isinstance(tta, Component):
+        yield Placed(path, tta, verbs=("augment", "merge"))
+        return
+    for i, transform in enumerate(tta.transforms):
+        if transform.is_import_path:
+            yield Placed((*path, "transforms", i), transform, given=0 if _is_class(transform) else 1)
+    if is_import_path(tta.merge):
+        yield Placed((*path, "merge"), Component(type=tta.merge), given=1)
+
+
+def _is_class(component: Component) -> bool:
+    """Whether the type is a class, to be built with its arguments, and no function, to be called with them besides."""
+    try:
+        return inspect.isclass(resolve(component.type))
+    except LookupError:  # told where it is resolved for good
+        return False
 
 
 def _place(key: str, name: str | None, index: int, section: Sized | None) -> Path:
@@ -112,6 +141,22 @@ def filled_in(loader: DataLoader) -> tuple[str, ...]:
     return tuple(name for name, given in wanted.items() if given and name not in sampler.kwargs)
 
 
+def unresumable(plan: Plan) -> Iterator[Problem]:
+    """A loop of the user's own that would begin again where it is to go on."""
+    loop = plan.config.train_cfg
+    if plan.mode != "train" or not isinstance(plan.start, Resume) or not isinstance(loop, OwnTrainLoop):
+        return
+    try:
+        target = resolve(loop.component.type)
+    except LookupError:  # told already
+        return
+    lacking = [name for name in ("state_dict", "load_state_dict") if not hasattr(target, name)]
+    if lacking:
+        text = f"{loop.component.type} has no {' and no '.join(lacking)}, so {plan.start.path} cannot be resumed."
+        remedy = "Define both ({} where the run and its dataloader hold all its state), or set resume=False."
+        yield problem("FC013", ("train_cfg", "type"), text, remedy)
+
+
 def problems(config: Config, mode: Mode, *, smoke: bool = False) -> list[Problem]:
     """Every component that cannot be found or would not accept its arguments. Imports, builds nothing."""
     return [p for one in placed(config, mode, smoke=smoke) for p in _problems(one)]
@@ -123,9 +168,17 @@ def _problems(one: Placed) -> Iterator[Problem]:
     except LookupError as error:
         yield problem("FK013", (*one.path, "type"), str(error.args[0]), str(error.args[1]))
     else:
+        yield from _verbless(one, target)
         yield from _unbindable(one, target)
     if one.component.kwargs.get(RECURSIVE, True):
         yield from _nested_problems(one.path, one.component.kwargs)
+
+
+def _verbless(one: Placed, target: Callable[..., Any]) -> Iterator[Problem]:
+    lacking = [verb for verb in one.verbs if not callable(getattr(target, verb, None))]
+    if lacking:
+        text = f"{one.component.type} has no {' and no '.join(f'{verb}()' for verb in lacking)}."
+        yield problem("FK013", (*one.path, "type"), text, f"Name a class with {' and '.join(one.verbs)}.")
 
 
 def _unbindable(one: Placed, target: Callable[..., Any]) -> Iterator[Problem]:

@@ -142,12 +142,18 @@ def _mapping_loss(model: nn.Module, batch: Any) -> tuple[torch.Tensor, Outputs]:
 
 def _mapping_predict(model: nn.Module, batch: Any) -> Prediction:
     outputs = _call(model, batch)
+    target, has_target = target_of(batch)
+    return Prediction(outputs, target, has_target)
+
+
+def target_of(batch: Any) -> tuple[Any, bool]:
+    """(what outputs of a batch are compared with, whether there is any): a mapping's labels, or a pair's second."""
     if isinstance(batch, Mapping):
         target = batch.get("labels", batch.get("target"))
-        return Prediction(outputs, target, has_target=target is not None)
+        return target, target is not None
     if isinstance(batch, tuple | list) and len(batch) == 2:
-        return Prediction(outputs, batch[1], has_target=True)
-    return Prediction(outputs)
+        return batch[1], True
+    return None, False
 
 
 def parse_losses(losses: Mapping[str, Any]) -> tuple[torch.Tensor, Outputs]:

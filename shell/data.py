@@ -20,6 +20,7 @@ from flexcore.sampling import Order, derived_seed
 from shell import building, ordering
 from shell.optimizer_states import restore_rng, rng_state
 
+ENDLESS = 2**62
 Collate = Callable[[list[Any]], Any]
 
 
@@ -156,9 +157,10 @@ class _InProcess:
 
 def train_keys(plan: Plan, order: Order, start: int, rank: int) -> Iterator[tuple[int, Sequence[int]]]:
     """(micro-batch number in the run, indices) from iteration `start` to the run's end. Skipping is arithmetic."""
-    assert plan.timeline is not None and plan.batching is not None and plan.timeline.max_iters is not None
+    assert plan.timeline is not None and plan.batching is not None
     per = plan.batching.per_iteration
-    at, end = start * per, plan.timeline.max_iters * per
+    clock = plan.timeline
+    at, end = start * per, ENDLESS if clock.opaque or clock.max_iters is None else clock.max_iters * per
     if order.endless:
         yield from enumerate(ordering.micro_batches(order, 0, at, end, rank), at)
         return

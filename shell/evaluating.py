@@ -38,15 +38,7 @@ def evaluate(run: Run, part: Evaluation, mode: str) -> dict[str, float]:
     run.stages.call(f"before_{mode}_epoch")
     run.strategy.share_buffers()
     run.called.eval()
-    values: dict[str, float] = {}
-    sizes = []
-    for feed, metrics in run.eval_feeds[mode]:
-        prefix = "" if feed.name is None else f"{feed.name}/"
-        seen = _run_over(run, feed, metrics, part, mode)
-        if feed.predictions is not None:
-            feed.predictions.write(run.group, run.rank, mark_of(run.plan, mode, run.completed))
-        sizes.append(int(sum(run.group.gather(seen))))
-        values.update({prefix + name: value for name, value in metrics.compute(sizes[-1]).items()})
+    values, sizes = _over_all(run, part, mode) if part.loop is None else run.eval_loops[mode].evaluated()
     run.called.train(modes[0][1])  # for modules that do something on it
     for module, training in modes:  # and for those whose owner keeps them in another mode
         module.training = training
@@ -60,6 +52,20 @@ def evaluate(run: Run, part: Evaluation, mode: str) -> dict[str, float]:
     run.stages.call(f"after_{mode}")
     restore_rng(streams)
     return values
+
+
+def _over_all(run: Run, part: Evaluation, mode: str) -> tuple[dict[str, float], list[int]]:
+    """(metrics, samples of each loader) over every loader in turn."""
+    values: dict[str, float] = {}
+    sizes = []
+    for feed, metrics in run.eval_feeds[mode]:
+        prefix = "" if feed.name is None else f"{feed.name}/"
+        seen = _run_over(run, feed, metrics, part, mode)
+        if feed.predictions is not None:
+            feed.predictions.write(run.group, run.rank, mark_of(run.plan, mode, run.completed))
+        sizes.append(int(sum(run.group.gather(seen))))
+        values.update({prefix + name: value for name, value in metrics.compute(sizes[-1]).items()})
+    return values, sizes
 
 
 def _run_over(run: Run, feed: EvalFeed, metrics: "Metrics", part: Evaluation, mode: str) -> int:

@@ -10,7 +10,7 @@ from flexcore.facts import Facts
 from flexcore.planning import plan as make_plan
 from flexcore.run_plan import LoadWeights, Mode, Plan, Resume
 from shell import probe, processes, settling
-from shell.assembling import Built, assemble, build
+from shell.assembling import Built, assemble, build, passes
 from shell.checkpoints import DamagedCheckpoint, Loaded, Store
 from shell.environment import device_of, prepared
 from shell.evaluating import evaluate
@@ -18,6 +18,7 @@ from shell.events import Recorder
 from shell.locking import work_dir_lock
 from shell.loggers.console import Console
 from shell.loops import Stopper, train
+from shell.own_loops import LoopRun
 from shell.results import CheckpointRefused, RunResult
 from shell.run import Run
 from shell.saving import CheckpointWriter, load_weights, restore
@@ -74,7 +75,8 @@ def execute(
         plan = settling.settled(plan, built.facts, group)
         plan = stack.enter_context(_claimed(plan, group))
         with _recorded(plan, group.rank.rank) as (recorder, console):
-            started = Run(plan, group, device, console.logger, recorder)
+            opaque = plan.timeline is not None and plan.timeline.opaque
+            started = (LoopRun if opaque else Run)(plan, group, device, console.logger, recorder)
             if _before_start is not None:
                 _before_start(plan)
             # Alone in someone's notebook a run is not ended by force; they see that it stands still.
@@ -116,6 +118,8 @@ def _conducted(run: Run, built: Built, console: Console, signals: StopSignals) -
     store = Store(pathlib.Path(plan.names.checkpoint_dir), plan.names.run_id or "run")
     sinks = assemble(run, built, console, CheckpointWriter(store if run.rank == 0 else None))
     try:
+        if isinstance(run, LoopRun):
+            run.attach(passes(run, built))
         _start(run, store)
         run.recorder.event("start", mode=plan.mode, iter=run.completed, epoch=run.epoch, validated=run.validated,
                            start=type(plan.start).__name__, from_=getattr(plan.start, "path", None),
@@ -140,8 +144,12 @@ def _carried_out(run: Run, built: Built, signals: StopSignals) -> str:
     plan, reason = run.plan, "done"
     if plan.mode == "train" and plan.timeline is not None:
         limit = plan.timeline.max_seconds
-        built.open_training(run)
-        reason = train(run, Stopper(run, signals, None if limit is None else perf_counter() + limit))
+        stopper = Stopper(run, signals, None if limit is None else perf_counter() + limit)
+        if isinstance(run, LoopRun):
+            reason = run.conduct(stopper)
+        else:
+            built.open_training(run)
+            reason = train(run, stopper)
     elif plan.validation is not None:
         evaluate(run, plan.validation, "val")
     if plan.testing is not None and reason == "done":

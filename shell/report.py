@@ -33,6 +33,8 @@ def told(comparison: Comparison, work_dir: pathlib.Path) -> str:
     number = len(comparison.differences)
     lines = [f"Plan versus actual: {work_dir}, {state}", f"  compared     {counts}",
              f"  differences  {number}"]  # fmt: skip
+    if comparison.unplanned:
+        lines.insert(2, f"  not planned  {', '.join(comparison.unplanned)}: the loop's own")
     lines += [f"    {difference}" for difference in comparison.differences[:SHOWN]]
     return "\n".join(lines + ([f"    ... and {number - SHOWN} more"] if number > SHOWN else []))
 

@@ -29,6 +29,8 @@ class Run:
         model: the module itself, unwrapped. logger: a standard logger; only rank 0 prints.
         saved_clock: when the last checkpoint stood, by perf_counter; waited: its age when the next was due by wall time.
         beats: counted up by what takes long between iterations; the hang watch takes that for progress.
+        epochs_done: epochs that a loop of the user's own has ended, counted before after_train_epoch is called.
+        loop: that loop. loop_state, load_loop_state: what goes into a checkpoint for it.
         spoiled: whether what would be saved now must not be; asked before each save, None: never.
     """
 
@@ -40,10 +42,11 @@ class Run:
         self.rank, self.world_size = group.rank.rank, group.rank.world_size
         self.work_dir = pathlib.Path(plan.names.work_dir)
         self.log_dir = None if plan.names.log_dir is None else pathlib.Path(plan.names.log_dir)
-        self.epoch = self.iter = 0
+        self.epoch = self.iter = self.epochs_done = 0
         self.max_epochs = plan.timeline.max_epochs if plan.timeline is not None else 0
         self.max_iters = (plan.timeline.max_iters or 0) if plan.timeline is not None else 0
         self.metrics: dict[str, float] = {}
+        self.loop: Any = None
         self.wish: str | None = None
         self.wish_alike = False
         self.spoiled: Callable[[], bool] | None = None
@@ -69,6 +72,18 @@ class Run:
     stages: "Stages"
     batches: Any
     eval_feeds: dict[str, list[tuple[Any, Any]]]
+    eval_loops: dict[str, Any]
+
+    def loop_state(self) -> Any:
+        """What a loop of the user's own keeps; None: the loop is built in, and the counters say all."""
+        return None
+
+    def place(self) -> Any:
+        """Where this rank stands in the data, as JSON, if the counters do not say."""
+        return None
+
+    def load_loop_state(self, state: Any, place: Any) -> None:
+        raise AssertionError(f"no built-in loop has a state: {state}, {place}")
 
     def log(self, name: str, value: float | torch.Tensor) -> None:
         """Record a value; the next log line shows its mean over the log window."""

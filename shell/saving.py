@@ -36,7 +36,11 @@ class CheckpointWriter:
             checkpoint={"name": name, "iter": done, "validated": validated, "best": best},
         )
         own = run.group.gather(
-            [_portable(rng_state()), None if run.replay is None else _portable(run.replay.state_dict())]
+            [
+                _portable(rng_state()),
+                None if run.replay is None else _portable(run.replay.state_dict()),
+                run.place(),
+            ]
         )
         saved = True
         if self.store is not None or run.strategy.shards:
@@ -106,7 +110,8 @@ class CheckpointWriter:
 def position(run: Run, done: int) -> dict[str, Any]:
     """Where the run stands and what it is, as manifest fields."""
     plan = run.plan
-    epoch = plan.timeline.epoch_of(done) if plan.timeline is not None else 0
+    clock = plan.timeline
+    epoch = 0 if clock is None else run.epochs_done if clock.opaque else clock.epoch_of(done)
     return {
         "epoch": epoch, "iter": done, "world_size": run.world_size, "strategy": plan.strategy.NAME,
         "trajectory": [list(pair) for pair in trajectory(plan)], "trajectory_digest": plan.trajectory_digest,
@@ -127,8 +132,13 @@ def gathered(run: Run, own: list[Any]) -> tuple[dict[str, Mapping[str, torch.Ten
         _alone({name: run.strategy.save_optimizer(one.optimizer) for name, one in run.optim_wrapper.each})
     )
     scaler = _alone({name: one.scaler_state() for name, one in run.optim_wrapper.each})
-    state = {"optimizer": optimizer, "hooks": hooks, "rng": [rng for rng, _ in own], "replay": [replay for _, replay in own],
+    state = {"optimizer": optimizer, "hooks": hooks, "rng": [rng for rng, _, _ in own], "replay": [replay for _, replay, _ in own],
              "scaler": scaler}  # fmt: skip
+    stands = run.loop_state()
+    if stands is not None:
+        state["loop"], found = split({"own": stands})
+        state["places"] = [place for _, _, place in own]
+        tensors |= {"loop": found} if found else {}
     return tensors, state
 
 
@@ -163,6 +173,10 @@ def restore(run: Run, loaded: Loaded) -> list[str]:
     for planned, hook in zip(run.plan.hooks, run.stages.hooks, strict=True):
         if planned.key in hooks and hasattr(hook, "load_state_dict"):
             hook.load_state_dict(hooks[planned.key])
+    if "loop" in state:
+        stands = join(state["loop"], loaded.tensors("loop") if "loop" in loaded.stems else {})
+        places = state["places"]
+        run.load_loop_state(stands["own"], places[run.rank % len(places)])
     if len(state["rng"]) == run.world_size:
         replay = state["replay"][run.rank]
         run.replay_from = None if replay is None else _opened(replay)

@@ -80,7 +80,7 @@ def completed(plan: Plan) -> Plan:
     """The plan with every fact of the first round; what it already rests on must hold here.
 
     Raises:
-        StalePlan: the world size or the device is another.
+        StalePlan: the world size or the device is another. ConfigError: a loop cannot go on where it is to.
     """
     here = probe.device(probe.environment())
     wrong = probe.differences(
@@ -100,7 +100,11 @@ def completed(plan: Plan) -> Plan:
     facts = evolve(probe.device(probe.environment(plan.facts)), environment=here.environment)
     if facts.checkpoints is None:
         facts = probe.checkpoints(facts, plan.config, plan.names)
-    return replanned(plan, facts)
+    final = replanned(plan, facts)
+    stuck = list(building.unresumable(final))
+    if stuck:
+        raise ConfigError(stuck)
+    return final
 
 
 def replanned(plan: Plan, facts: Facts) -> Plan:

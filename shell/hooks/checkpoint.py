@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from flexcore.run_plan import Resume
 from flexcore.saving import best_name, inferred_rule, is_better, timed_name
-from flexcore.timeline import closes, next_save
+from flexcore.timeline import closes, due_after_epoch, next_save
 from shell.run import Run
 from shell.saving import CheckpointWriter
 
@@ -46,9 +46,8 @@ class CheckpointHook:
         done = run.iter + 1
         clock = run.plan.timeline
         assert clock is not None
-        if done == self.due and not (
-            clock.by_epoch and clock.epoch_length and done % clock.epoch_length == 0
-        ):
+        ends_epoch = clock.by_epoch and clock.epoch_length and done % clock.epoch_length == 0
+        if done == self.due and (clock.opaque or not ends_epoch):
             self._save_due(run, done)
         self.save_wanted(run, done)
 
@@ -77,13 +76,29 @@ class CheckpointHook:
             self.timed = before
 
     def after_train_epoch(self, run: Run, **_: Any) -> None:
-        if run.completed == self.due:
+        saving, clock = run.plan.saving, run.plan.timeline
+        assert clock is not None and saving is not None
+        if clock.opaque and due_after_epoch(saving.points, run.epochs_done):
+            self._save_as(run, saving.name(run.epochs_done), run.completed)
+        elif not clock.opaque and run.completed == self.due:
             self._save_due(run, run.completed)
+
+    def save_last(self, run: Run) -> None:
+        """Where a loop of the user's own ends: the last checkpoint, if this very iteration was not saved already."""
+        saving = run.plan.saving
+        if saving is not None and saving.points.save_last and run.saved_at != run.completed:
+            self._save_as(
+                run, saving.name(run.epoch if saving.points.by_epoch else run.completed), run.completed
+            )
 
     def _save_due(self, run: Run, done: int) -> None:
         assert self._next is not None and run.plan.saving is not None
         name = run.plan.saving.name(self._next[0])
         self._plan_next(run, done)
+        self._save_as(run, name, done)
+
+    def _save_as(self, run: Run, name: str, done: int) -> None:
+        assert run.plan.saving is not None
         standing = [*(kept for kept in self.standing if kept != name), name]
         keep = run.plan.saving.max_keep
         retired = standing[:-keep] if keep > 0 else []

@@ -17,7 +17,8 @@ class IterTimerHook:
         values = {
             "time": time,
             "data_time": (run.data_seconds - self._data) / count,
-            "eta": time * (run.max_iters - done),
         }
+        if run.max_iters:  # a loop of the user's own need not say
+            values["eta"] = time * (run.max_iters - done)
         self._at, self._step, self._data = done, run.step_seconds, run.data_seconds
         return values

@@ -81,7 +81,7 @@ class Console:
     def train_line(self, run: Run, done: int, values: Mapping[str, float]) -> None:
         epoch = (
             f"epoch {run.epoch + 1}/{run.max_epochs}  "
-            if self.plan.timeline and self.plan.timeline.by_epoch
+            if self.plan.timeline and self.plan.timeline.by_epoch and not self.plan.timeline.opaque
             else ""
         )
         if self._progress is not None:
@@ -93,7 +93,7 @@ class Console:
         digits = self.plan.logging.digits
         shown = "  ".join(_value(name, value, digits) for name, value in values.items() if name != "eta")
         eta = f"  eta {_clock(values['eta'])}" if "eta" in values else ""
-        self.logger.info("%siter %d/%d  %s%s", epoch, done, run.max_iters, shown, eta)
+        self.logger.info("%siter %d/%s  %s%s", epoch, done, run.max_iters or "?", shown, eta)
 
     def eval_line(self, run: Run, mode: str, metrics: Mapping[str, float]) -> None:
         if self._progress is not None:

@@ -1102,6 +1102,13 @@ CASES: dict[str, tuple[Any, Facts, list[str]]] = {
 }
 
 INFOS: dict[str, tuple[Any, Facts, list[str]]] = {
+    "FK025": (
+        base(train_cfg={"type": "pkg:Loop", "max_epochs": 2}),
+        KNOWN,
+        [
+            "train_cfg.type: is a loop of your own: when it validates, ends an epoch and ends is not planned, nor compared. Use by_epoch=True or False for a run planned whole. [FK025]"
+        ],
+    ),
     "FD007": (
         base(train_dataloader=L(batch_size=64, drop_last=True)),
         KNOWN,
@@ -1262,6 +1269,8 @@ INFOS: dict[str, tuple[Any, Facts, list[str]]] = {
 }
 
 ELSEWHERE = {
+    "FC013",
+    "FK024",
     "FP008",
     "FK001",
     "FK002",
