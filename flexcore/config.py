@@ -8,7 +8,7 @@ from flexcore.components import Component, Data, Supplied
 from flexcore.hooks import Hook, HookSlot
 from flexcore.loops import OwnEvalLoop, TestLoop, TrainLoop, ValLoop
 from flexcore.schedules import Schedule
-from flexcore.strategies import Strategy
+from flexcore.strategies import Auto, Strategy
 from flexcore.timeline import Tail
 
 FORMAT_VERSION = 1
@@ -267,7 +267,7 @@ class Config:
     test_dataloader: tuple[NamedLoader, ...] | None = None
     test_evaluator: tuple[NamedMetric, ...] | None = None
     test_cfg: TestLoop | OwnEvalLoop | None = None
-    strategy: Strategy | Literal["auto"] | None = None
+    strategy: Strategy | Auto | None = None
     auto_scale_lr: AutoScaleLR | None = None
     default_hooks: tuple[HookSlot, ...] = ()
     custom_hooks: tuple[Hook, ...] = ()

@@ -18,6 +18,25 @@ __all__ = ["dump", "marked", "parse", "parse_partly", "structure", "unmarked"]
 T = TypeVar("T")
 
 
+INSTEAD: Mapping[tuple[str, str], str] = {
+    ("Config", "cfg"): "Remove it: the config is what you pass.",
+    (
+        "Config",
+        "find_unused_parameters",
+    ): 'Write strategy=dict(type="DDPStrategy", find_unused_parameters=True).',
+    ("Config", "tta_model"): "Average over augmentations in the model's own test_step.",
+    (
+        "DDPStrategy",
+        "model_wrapper",
+    ): "Write its settings, such as find_unused_parameters, in the strategy itself.",
+    ("DDPStrategy", "sync_bn"): "Call torch.nn.SyncBatchNorm.convert_sync_batchnorm as the model is built.",
+    ("DDPStrategy", "detect_anomalous_params"): "Set find_unused_parameters=True.",
+    ("DistCfg", "init_backend"): "Remove it; torch.distributed is what ranks meet through.",
+    ("EMAHook", "device"): "Remove it; averages are kept where the weights are.",
+}
+"""Keys of FlexibleRunner's that are no settings here: (section, key) -> what to write instead."""
+
+
 def parse(mapping: object) -> Config:
     """Plain data in FlexibleRunner's vocabulary as a Config. Never mutates its argument.
 
@@ -103,7 +122,7 @@ def _field_problems(error: Exception, name: str, path: Path) -> list[Problem]:
 
 def _unknown_key(key: object, cls: type, path: Path) -> Problem:
     known = [unions.KEY_OF_FIELD.get(f.name, f.name) for f in attrs.fields(cls)]
-    guess = did_you_mean(str(key), known)
+    guess = INSTEAD.get((unions.label(cls), str(key))) or did_you_mean(str(key), known)
     what = "is not a setting of the config" if cls is Config else f"is not a setting of {unions.label(cls)}"
     remedy = guess.strip() or f"Remove it; known here: {', '.join(sorted(known)) or 'none'}."
     return problem("FK010", (*path, key if isinstance(key, int) else str(key)), f"{what}.", remedy)

@@ -1,10 +1,12 @@
 """Launcher, ranks, strategy and process settings, chosen from config and facts."""
 
+from attrs import asdict
+
 from flexcore import launchers, starting
 from flexcore.config import Config
 from flexcore.facts import Facts
 from flexcore.run_plan import Environment
-from flexcore.strategies import DDP, DISTRIBUTED, SingleDevice, Strategy
+from flexcore.strategies import DDP, DISTRIBUTED, Auto, SingleDevice, Strategy
 
 
 def chosen_launcher(config: Config, facts: Facts) -> str:
@@ -24,10 +26,13 @@ def known_world_size(config: Config, facts: Facts) -> int | None:
 
 
 def chosen_strategy(config: Config, facts: Facts) -> Strategy:
-    """As given, else ("auto" too) SingleDevice without a launcher and DDP with one."""
-    if config.strategy is not None and config.strategy != "auto":
-        return config.strategy
-    return SingleDevice() if chosen_launcher(config, facts) == "none" else DDP()
+    """As given, else (Auto too) SingleDevice without a launcher and DDP, with Auto's settings, with one."""
+    given = config.strategy
+    if given is not None and not isinstance(given, Auto):
+        return given
+    if chosen_launcher(config, facts) == "none":
+        return SingleDevice()
+    return DDP() if given is None else DDP(**asdict(given))
 
 
 def data_parallel_size(strategy: Strategy, world_size: int | None) -> int | None:

@@ -5,15 +5,18 @@ from collections.abc import Iterator
 from flexcore.batching import is_opaque
 from flexcore.components import Supplied
 from flexcore.config import AmpOptim, Config, DataLoader
+from flexcore.memory import model_states
 from flexcore.optimizing import waits_for_parameters
 from flexcore.problems import Problem, shown
 from flexcore.rules import problem
 from flexcore.run_plan import Fresh, Plan, Resume, Start, Unresolved
+from flexcore.strategies import Auto, SingleDevice
 from flexcore.wrappers import asked
 
 
 def notices(made: Plan, start: Start) -> Iterator[Problem]:
     yield from _of_registries(made)
+    yield from _of_strategy(made)
     yield from _of_seed(made)
     yield from _of_loop(made)
     yield from _of_data(made)
@@ -29,6 +32,29 @@ def _of_registries(made: Plan) -> Iterator[Problem]:
         if value is not None:
             text = f"is {shown(value)} and changes nothing: there are no registries, types are import paths."
             yield problem("FK023", (key,), text, "Nothing to do.")
+
+
+def _of_strategy(made: Plan) -> Iterator[Problem]:
+    """What "auto" came to, by which facts, and which are missing."""
+    wanted, env = made.config.strategy, made.environment
+    if not isinstance(wanted, Auto):
+        return
+    alone = isinstance(made.strategy, SingleDevice)
+    ranks = (
+        "ranks" if env.world_size is None else f"{env.world_size} rank{'' if env.world_size == 1 else 's'}"
+    )
+    why = "no launcher started ranks" if alone else f"launcher {env.launcher} started {ranks}"
+    missing = [row[2] for row in _unknown_memory(made) if row[0]]
+    needed, there = model_states(made.config, made.facts), made.facts.device_memory
+    if missing:
+        fits = f"; whether its model states fit is unknown until {' and '.join(missing)} are there"
+    elif needed is not None and there is not None:
+        fits = f"; model states of {needed / 2**30:.3g} GiB fit devices of {there / 2**30:.3g} GiB"
+    else:
+        fits = "; memory is not counted on a CPU"
+    idle = "; the settings of DDP wait for ranks" if alone and wanted != Auto() else ""
+    text = f'"auto" chose {made.strategy.NAME}: {why}{fits}{idle}.'
+    yield problem("FP009", ("strategy",), text, "Name the strategy to fix it.")
 
 
 def _of_seed(made: Plan) -> Iterator[Problem]:
@@ -106,8 +132,13 @@ def _unknown_surroundings(made: Plan) -> Iterator[Row]:
     yield env.device_type is None, "environment.device_type", "device_type"
     yield env.seed is None, "environment.seed", "entropy"
     yield made.names.timestamp is None, "names.timestamp", "started_at"
-    automatic = made.config.strategy == "auto"
-    measured = automatic and (env.device_type != "cpu" or made.facts.device_memory is not None)
+    yield from _unknown_memory(made)
+
+
+def _unknown_memory(made: Plan) -> Iterator[Row]:
+    """What "auto" needs to know of memory; on a CPU it asks only where someone told its size."""
+    automatic = isinstance(made.config.strategy, Auto)
+    measured = automatic and (made.environment.device_type != "cpu" or made.facts.device_memory is not None)
     yield measured and made.facts.parameters is None, "strategy", "parameters"
     yield measured and made.facts.device_memory is None, "strategy", "device_memory"
 

@@ -96,6 +96,7 @@ RULES: Mapping[str, Rule] = {
     "FP006": Rule("loss-scale-without-float16", "warning", "Only float16 gradients underflow; the setting does nothing."),
     "FP007": Rule("model-states-exceed-memory", "error", "A rank holds the whole model, its gradients and its optimizer state."),
     "FP008": Rule("restart-begins-anew", "error", "A job that is started again must go on where it was."),
+    "FP009": Rule("strategy-chosen", "info", "What was left to be chosen is told with the facts it was chosen by."),
     # FR: reproducibility
     "FR001": Rule("seed-from-entropy", "info", "No seed was given; the recorded one repeats the run."),
     "FR002": Rule("deterministic-over-benchmark", "warning", "cudnn_benchmark picks algorithms by timing; deterministic wins."),

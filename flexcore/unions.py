@@ -151,8 +151,8 @@ TTA_INSTEAD = (
 TAGGED: tuple[Tagged, ...] = (
     Tagged(
         "strategy",
-        _by_name(*get_args(strategies.Strategy)),
-        unbuilt=frozenset({"FSDPStrategy", "DeepSpeedStrategy", "MMDeepSpeedStrategy", "auto"}),
+        _by_name(*get_args(strategies.Strategy), strategies.Auto),
+        unbuilt=frozenset({"FSDPStrategy", "DeepSpeedStrategy", "MMDeepSpeedStrategy"}),
         retired={"ColossalAIStrategy": "Use DDPStrategy; FSDPStrategy is not built yet."},
     ),
     Tagged(

@@ -166,7 +166,7 @@ def assemble(run: Run, built: Built, console: Console, writer: CheckpointWriter)
     run.strategy = executor(plan.strategy, run.device)
     run.contract, run.model = built.contract, built.model
     if plan.compile is not None:
-        built.model.compile(**{str(k): v for k, v in building.thaw(plan.compile.kwargs).items()})
+        _compile(built.model, {str(k): v for k, v in building.thaw(plan.compile.kwargs).items()})
     run.called = run.strategy.prepare(built.model, self_stepping=built.contract.loss is None)
     if plan.optimizers:
         run.optim_wrapper = _optim_wrapper(run, built)
@@ -182,6 +182,16 @@ def assemble(run: Run, built: Built, console: Console, writer: CheckpointWriter)
     }
     diverge(plan, run.group.rank)
     return sinks
+
+
+def _compile(model: nn.Module, settings: dict[str, Any]) -> None:
+    """The method itself, for Module.compile leaves models alone that inherit torch's own forward (Sequential)."""
+    target = settings.pop("target", "forward")
+    method = getattr(model, target, None)
+    if not callable(method):
+        text = f"is {target!r}, and {type(model).__name__} has no such method."
+        raise ConfigError([problem("FK013", ("compile", "target"), text, "Name a method of the model.")])
+    setattr(model, target, torch.compile(method, **settings))
 
 
 def _called(planned: PlannedHook, plan: Plan) -> tuple[tuple[str, ...], bool]:

@@ -159,7 +159,23 @@ def unresumable(plan: Plan) -> Iterator[Problem]:
 
 def problems(config: Config, mode: Mode, *, smoke: bool = False) -> list[Problem]:
     """Every component that cannot be found or would not accept its arguments. Imports, builds nothing."""
-    return [p for one in placed(config, mode, smoke=smoke) for p in _problems(one)]
+    found = [p for one in placed(config, mode, smoke=smoke) for p in _problems(one)]
+    return [*found, *_compilers(config.compile)]
+
+
+def _compilers(asked: bool | Data) -> Iterator[Problem]:
+    """A backend that torch.compile does not know, before the first step would say so."""
+    name = asked.get("backend") if isinstance(asked, Data) else None
+    if not isinstance(name, str) or name == "inductor":
+        return
+    from torch import _dynamo  # seconds of imports that only those who compile pay
+
+    known = _dynamo.list_backends(exclude_tags=())
+    if name not in known:
+        text = f'"{name}" is not a backend of torch.compile.'
+        yield problem(
+            "FK013", ("compile", "backend"), text, did_you_mean(name, known).strip() or "Correct it."
+        )
 
 
 def _problems(one: Placed) -> Iterator[Problem]:

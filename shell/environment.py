@@ -38,14 +38,19 @@ def prepared(plan: Plan) -> Iterator[None]:
         env.deterministic,
     )
     _raise_file_limit(env.resource_limit)
-    if "cv2" in sys.modules:
-        sys.modules["cv2"].setNumThreads(env.opencv_num_threads)
+    settle(plan)
     seed_everything(env.seed or 0)
     try:
         yield
     finally:
         _deterministic(before[0])
         torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = before[1:]
+
+
+def settle(plan: Plan) -> None:
+    """What waits for modules that only the run's own objects import: OpenCV's threads."""
+    if "cv2" in sys.modules:
+        sys.modules["cv2"].setNumThreads(plan.environment.opencv_num_threads)
 
 
 def _deterministic(wanted: bool) -> None:

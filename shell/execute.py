@@ -12,7 +12,7 @@ from flexcore.run_plan import LoadWeights, Mode, Plan, Resume
 from shell import probe, processes, settling
 from shell.assembling import Built, assemble, build, passes
 from shell.checkpoints import DamagedCheckpoint, Loaded, Store
-from shell.environment import device_of, prepared
+from shell.environment import device_of, prepared, settle
 from shell.evaluating import evaluate
 from shell.events import Recorder
 from shell.locking import work_dir_lock
@@ -72,6 +72,7 @@ def execute(
         device = device_of(plan, group)
         stack.enter_context(prepared(plan))
         built = build(plan, supplied, group, device)
+        settle(plan)
         plan = settling.settled(plan, built.facts, group)
         plan = stack.enter_context(_claimed(plan, group))
         with _recorded(plan, group.rank.rank) as (recorder, console):

@@ -3,13 +3,14 @@
 from collections.abc import Iterator
 
 from flexcore import launchers
+from flexcore.components import Data
 from flexcore.config import AmpOptim, Config
 from flexcore.environment import chosen_launcher, chosen_strategy, known_world_size
 from flexcore.facts import Facts
 from flexcore.memory import model_states
-from flexcore.problems import Problem, shown
+from flexcore.problems import Problem, did_you_mean, shown
 from flexcore.rules import problem
-from flexcore.strategies import DISTRIBUTED, SingleDevice
+from flexcore.strategies import COMPILE_KEYS, COMPILE_MODES, DISTRIBUTED, Auto, SingleDevice
 from flexcore.wrappers import asked
 
 BACKENDS = {"nccl": "cuda", "gloo": None, "mpi": None, "ucc": None}
@@ -19,6 +20,8 @@ def environment(config: Config, facts: Facts, broken: frozenset[str]) -> Iterato
     yield from _launching(config, facts, broken)
     yield from _precision(config, facts)
     yield from _memory(config, facts)
+    if isinstance(config.compile, Data):
+        yield from _compiling(config.compile)
     backend, device = config.env_cfg.dist_cfg.backend, facts.device_type
     if backend is not None and backend not in BACKENDS:
         text = f"{shown(backend)} is not a torch.distributed backend."
@@ -60,7 +63,7 @@ def _launching(config: Config, facts: Facts, broken: frozenset[str]) -> Iterator
 def _memory(config: Config, facts: Facts) -> Iterator[Problem]:
     """strategy="auto" takes what fits; without sharding every rank holds all model states."""
     needed, there = model_states(config, facts), facts.device_memory
-    if config.strategy == "auto" and needed is not None and there is not None and needed > there:
+    if isinstance(config.strategy, Auto) and needed is not None and there is not None and needed > there:
         text = (
             f'"auto" finds model states of {needed / 2**30:.3g} GiB (parameters, gradients, optimizer) for devices of '
             f"{there / 2**30:.3g} GiB: FSDP is needed, and it is not built yet."
@@ -68,6 +71,26 @@ def _memory(config: Config, facts: Facts) -> Iterator[Problem]:
         yield problem(
             "FP007", ("strategy",), text, "Use a smaller model or optimizer state, or larger devices."
         )
+
+
+def _compiling(settings: Data) -> Iterator[Problem]:
+    """Each key reaches torch.compile as it is, so each is one of its own; what takes its place is told."""
+    for key, value in settings.entries:
+        if key not in COMPILE_KEYS:
+            guess = did_you_mean(str(key), COMPILE_KEYS).strip() or f"Known: {', '.join(COMPILE_KEYS)}."
+            yield problem("FK010", ("compile", key), "is not a setting of torch.compile.", guess)
+        elif not isinstance(value, COMPILE_KEYS[str(key)]):
+            words = {str: "text", bool: "true or false", Data: "a mapping", type(None): "None"}
+            wanted = " or ".join(words[kind] for kind in COMPILE_KEYS[str(key)])
+            text = f"must be {wanted}, got {shown(value)}."
+            yield problem("FK011", ("compile", key), text, "Correct the value.")
+    mode = settings.get("mode")
+    if isinstance(mode, str) and mode not in COMPILE_MODES:
+        guess = did_you_mean(mode, COMPILE_MODES).strip() or f"Known: {', '.join(COMPILE_MODES)}."
+        yield problem("FK020", ("compile", "mode"), f"{shown(mode)} is not a mode of torch.compile.", guess)
+    if mode is not None and settings.get("options") is not None:
+        text = "is given with mode, and torch.compile takes one of them."
+        yield problem("FK019", ("compile", "options"), text, "Keep one of them.")
 
 
 def _precision(config: Config, facts: Facts) -> Iterator[Problem]:

@@ -44,6 +44,9 @@ def starting(config: Config, _: Facts, __: frozenset[str]) -> Iterator[Problem]:
             yield problem(
                 "FC010", path, f"is not a usable path: {shown(value)}.", "Name a checkpoint or remove it."
             )
+        elif isinstance(value, str) and "://" in value:
+            text = f"is {shown(value)}, and nothing is fetched: weights come from files."
+            yield problem("FK014", path, text, "Download it and name the file.")
 
 
 def ranges(config: Config, _: Facts, __: frozenset[str]) -> Iterator[Problem]:

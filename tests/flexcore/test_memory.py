@@ -57,6 +57,49 @@ def test_auto_is_a_single_device_alone_and_ddp_among_ranks():
     assert flexcore.Plan.from_json(made.to_json()) == made
 
 
+ALONE = '"auto" chose SingleDeviceStrategy: no launcher started ranks'
+RANKS = '"auto" chose DDPStrategy: launcher pytorch started 2 ranks'
+
+
+@pytest.mark.parametrize(
+    ("facts", "settings", "expected"),
+    [
+        ({}, {}, f"{ALONE}; memory is not counted on a CPU."),
+        (
+            {},
+            {"static_graph": True},
+            f"{ALONE}; memory is not counted on a CPU; the settings of DDP wait for ranks.",
+        ),
+        (
+            {"device_type": "cuda"},
+            {},
+            f"{ALONE}; whether its model states fit is unknown until parameters and device_memory are there.",
+        ),
+        (
+            {"world_size": 2, "device_type": "cuda", "parameters": WEIGHTS, "device_memory": 2**30},
+            {"find_unused_parameters": True},
+            f"{RANKS}; model states of 1.38e-07 GiB fit devices of 1 GiB.",
+        ),
+    ],
+)
+def test_auto_tells_what_it_chose_by_which_fact_and_what_is_missing(facts, settings, expected):
+    made = planned(evolve(KNOWN, **facts), strategy={"type": "auto", **settings})
+    (notice,) = [notice for notice in made.notices if notice.path == ("strategy",)]
+    assert str(notice) == f"strategy: {expected} Name the strategy to fix it. [FP009]"
+    assert flexcore.parse({"strategy": {"type": "auto"}}) == flexcore.parse({"strategy": "auto"})
+
+
+def test_auto_hands_its_settings_to_ddp():
+    settings = {
+        "find_unused_parameters": True,
+        "bucket_cap_mb": 3,
+        "static_graph": True,
+        "broadcast_buffers": True,
+    }
+    made = planned(evolve(KNOWN, world_size=2), strategy={"type": "auto", **settings})
+    assert made.strategy == flexcore.parse({"strategy": {"type": "DDPStrategy", **settings}}).strategy
+
+
 def test_auto_waits_for_parameters_and_memory_on_a_gpu():
     def waits(**facts):
         made = planned(evolve(KNOWN, **facts), strategy="auto")

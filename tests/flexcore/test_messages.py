@@ -230,7 +230,7 @@ CASES: dict[str, tuple[Any, Facts, list[str]]] = {
             'custom_hooks.0.type: must be text, got 3. Known: CheckpointHook, DistSamplerSeedHook, EMAHook, EarlyStoppingHook, EmptyCacheHook, IterTimerHook, LoggerHook, NaNGuardHook, ParamSchedulerHook, ProfilerHook, RuntimeInfoHook, SyncBuffersHook, ThroughputHook, or "pkg.module:Name". [FK011]',
             "custom_hooks.1: must be a mapping, got 5. Correct the value. [FK011]",
             "custom_hooks.2.priority: must be a name or an integer, got 1.5. Use 0-100 or NORMAL. [FK011]",
-            "strategy.type: must be text, got 4. Known: DDPStrategy, SingleDeviceStrategy. [FK011]",
+            "strategy.type: must be text, got 4. Known: DDPStrategy, SingleDeviceStrategy, auto. [FK011]",
         ],
     ),
     "FK011 dyn": (
@@ -331,7 +331,7 @@ CASES: dict[str, tuple[Any, Facts, list[str]]] = {
         KNOWN,
         [
             'optim_wrapper.type: "DeepSpeedOptimWrapper" is known but not built yet. Use one of: AmpOptimWrapper, OptimWrapper. [FK014]',
-            'strategy.type: "FSDPStrategy" is known but not built yet. Use one of: DDPStrategy, SingleDeviceStrategy. [FK014]',
+            'strategy.type: "FSDPStrategy" is known but not built yet. Use one of: DDPStrategy, SingleDeviceStrategy, auto. [FK014]',
             'visualizer.vis_backends.0.type: "WandbVisBackend" is known but not built yet. Use one of: LocalVisBackend, TensorboardVisBackend. [FK014]',
         ],
     ),
@@ -920,6 +920,49 @@ CASES: dict[str, tuple[Any, Facts, list[str]]] = {
             ),
         ],
     ),
+    "FK010 instead": (
+        base(
+            strategy={"type": "DDPStrategy", "sync_bn": "torch", "model_wrapper": {}},
+            launcher="pytorch",
+            cfg={},
+        ),
+        W4,
+        [
+            (
+                "strategy.model_wrapper: is not a setting of DDPStrategy. "
+                "Write its settings, such as find_unused_parameters, in the strategy itself. [FK010]"
+            ),
+            (
+                "strategy.sync_bn: is not a setting of DDPStrategy. "
+                "Call torch.nn.SyncBatchNorm.convert_sync_batchnorm as the model is built. [FK010]"
+            ),
+            "cfg: is not a setting of the config. Remove it: the config is what you pass. [FK010]",
+        ],
+    ),
+    "compile": (
+        base(compile={"back": "eager", "fullgraph": 1, "mode": "max", "options": {"a": 1}, "target": 3}),
+        KNOWN,
+        [
+            'compile.back: is not a setting of torch.compile. Did you mean "backend"? [FK010]',
+            "compile.fullgraph: must be true or false, got 1. Correct the value. [FK011]",
+            "compile.target: must be text, got 3. Correct the value. [FK011]",
+            (
+                "compile.mode: 'max' is not a mode of torch.compile. "
+                "Known: default, reduce-overhead, max-autotune, max-autotune-no-cudagraphs. [FK020]"
+            ),
+            "compile.options: is given with mode, and torch.compile takes one of them. Keep one of them. [FK019]",
+        ],
+    ),
+    "FK014 far away": (
+        base(load_from="https://host/net.pth"),
+        KNOWN,
+        [
+            (
+                "load_from: is 'https://host/net.pth', and nothing is fetched: weights come from files. "
+                "Download it and name the file. [FK014]"
+            ),
+        ],
+    ),
     "FC010 out_dir": (
         base(default_hooks=C(out_dir="big"), work_dir="runs/.."),
         KNOWN,
@@ -1215,6 +1258,16 @@ INFOS: dict[str, tuple[Any, Facts, list[str]]] = {
             (
                 "default_hooks.checkpoint.save_param_scheduler: is false and changes nothing: these schedules are functions of "
                 "the iteration and have no state. Nothing to do. [FK023]"
+            ),
+        ],
+    ),
+    "FP009": (
+        base(strategy="auto"),
+        KNOWN,
+        [
+            (
+                'strategy: "auto" chose SingleDeviceStrategy: no launcher started ranks; memory is not counted on a CPU. '
+                "Name the strategy to fix it. [FP009]"
             ),
         ],
     ),

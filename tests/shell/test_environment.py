@@ -2,6 +2,8 @@
 
 import random
 import resource
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -90,6 +92,23 @@ def test_the_limit_of_open_files_is_only_raised_and_within_the_hard_one(monkeypa
     monkeypatch.setattr(resource, "setrlimit", lambda _, limits: set_to.append(limits[0]))
     with environment.prepared(plan_of(env_cfg={"resource_limit": wanted})):
         assert set_to[-1] == soft
+
+
+class Cv2(types.ModuleType):
+    threads = None
+
+    def setNumThreads(self, threads):
+        self.threads = threads
+
+
+def test_opencv_gets_its_threads_also_when_a_dataset_imports_it(monkeypatch):
+    """Before the run, or while its objects are built: `settle` comes after them."""
+    plan = plan_of(env_cfg={"mp_cfg": {"opencv_num_threads": 3}})
+    with environment.prepared(plan):
+        late = Cv2("cv2")
+        monkeypatch.setitem(sys.modules, "cv2", late)
+        environment.settle(plan)
+        assert late.threads == 3
 
 
 def test_the_device_of_a_cpu_rank():
