@@ -56,6 +56,48 @@ def test_epochs_and_seeds_give_other_orders():
     assert mix(0) == 0
 
 
+def test_mix_is_splitmix64s_finaliser():
+    """Its published outputs for the seeds 0 and 1234567; a bijection differs wherever its argument does."""
+    golden = 0x9E3779B97F4A7C15
+    drawn = [mix((seed + i * golden) % 2**64) for seed in (0, 1234567) for i in (1, 2, 3)]
+    assert drawn == [
+        0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F,
+        6457827717110365317, 3203168211198807973, 9817491932198370423,
+    ]  # fmt: skip
+
+
+def test_a_derived_seed_draws_once_a_part():
+    """Each part is mixed into the state by one step of splitmix64, and 63 bits are kept."""
+    golden = 0x9E3779B97F4A7C15
+    assert derived_seed() == golden >> 1
+    assert derived_seed(0) == 0x6E789E6AA1B965F4 >> 1
+    assert derived_seed(-1) == derived_seed(2**64 - 1) == derived_seed(2**65 - 1)
+    for parts in [(3,), (3, 2**63 + 5), (0, 0, 7)]:
+        state = golden
+        for part in parts:
+            state = mix(((state ^ part) + golden) % 2**64)
+        assert derived_seed(*parts) == state // 2
+
+
+def test_an_order_once_dealt_stays():
+    """A run started by an older version goes on with its samples: these orders never change."""
+    assert list(map(Permutation.keyed(10, 7, 3), range(10))) == [9, 2, 3, 4, 7, 0, 6, 1, 8, 5]
+    assert [Permutation.keyed(10**12, 1, 0)(position) for position in (0, 1, 10**12 - 1)] == [
+        749810660293,
+        116194021910,
+        120591313066,
+    ]
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 12, 13, 16, 17, 99, 100, 101])
+def test_the_domain_of_a_permutation_is_the_least_near_its_square(n):
+    permuted = Permutation.keyed(n, 1, 2)
+    least = next(side for side in range(1, 99) if side * side >= n)
+    assert permuted.left == least
+    assert permuted.right == max(1, next(side for side in range(99) if least * side >= n))
+    assert permuted.keys == tuple(derived_seed(1, 2, r) for r in range(16))
+
+
 def dealt(order: Order, epoch: int) -> list[list[list[int]]]:
     """[rank][micro-batch] of one epoch, from a whole list of the order."""
     n, world, size = order.samples, order.world_size, order.micro_batch_size
