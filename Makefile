@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 JOBS ?= 2
 
-.PHONY: demo test lint types core nightly fuzz bench clean
+.PHONY: demo test lint types core mutants nightly fuzz bench clean
 
 # Digits on two DDP ranks: the plan, the run, and the comparison of the two. Interrupt it and run it again.
 demo: $(INSTALLED)
@@ -24,12 +24,17 @@ types: $(INSTALLED)
 
 # The core alone, with its branch coverage.
 core: $(INSTALLED)
-	$(BIN)/coverage run --branch --source=flexcore -m pytest tests/flexcore
+	$(BIN)/coverage run -m pytest tests/flexcore
 	$(BIN)/coverage report --show-missing --skip-covered
 
 # 10^6 inputs, some 20 minutes; interrupt it and run it again.
 fuzz: $(INSTALLED)
 	$(BIN)/python -m tests.fuzz --inputs 1000000 --state .fuzz.json
+
+# Every mutant of the core against its tests, hours on one core; interrupted, it goes on. docs/mutants.md has the sum.
+mutants: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[mutation]'
+	$(BIN)/python -m tests.mutation --jobs $(JOBS)
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/overhead.py
@@ -46,4 +51,4 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf .venv work_dirs build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .fuzz.json
+	rm -rf .venv work_dirs build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .fuzz.json mutants

@@ -1,0 +1,377 @@
+"""`make mutants`: every change mutmut can make to the core, each against the tests that reach it.
+
+mutmut writes the mutants, one function that picks the mutated body by name at run time, and keeps what became
+of each (`mutants/**/*.meta`; `mutmut show NAME` shows one). Here they run: pytest collects once, and a fork of the collecting
+process runs, mutant by mutant, the tests that reach its function, those that killed its neighbours first, until one
+fails. A survivor is run again only when those tests changed. Interrupt it and run it again.
+"""
+
+import argparse
+import gc
+import hashlib
+import json
+import os
+import resource
+import signal
+import sys
+import time
+import tomllib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from functools import partial, wraps
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import pytest
+from _pytest.runner import runtestprotocol
+from mutmut import __main__ as mutmut
+from mutmut.configuration import config
+from mutmut.mutation import trampoline
+from mutmut.mutation.data import SourceFileMutationData
+from mutmut.mutation.diff_apply import get_diff_for_mutant
+
+KILLED, SURVIVED, UNREACHED, TIMEOUT = 1, 0, 33, 36  # mutmut's own exit codes
+MEMORY = 8 << 30  # bytes of address space: a mutant that grows without end fails
+KNOWN = Path("tests/flexcore/equivalent_mutants.toml")
+REPORT = Path("docs/mutants.md")
+TOLD = {
+    KILLED: "killed",
+    3: "killed",
+    TIMEOUT: "timed out",
+    SURVIVED: "survived",
+    UNREACHED: "not reached",
+    None: "not run",
+}
+
+
+def generated() -> None:
+    """Write the mutants of what changed since the last call, and have the mutated core imported from here on."""
+    Path("mutants").mkdir(exist_ok=True)
+    mutmut.copy_src_dir()
+    mutmut.copy_also_copy_files()
+    mutmut.setup_source_paths()
+    mutmut.create_mutants(1)
+
+
+def tables() -> Iterator[SourceFileMutationData]:
+    """What became of each file's mutants so far."""
+    for path in sorted(mutmut.walk_mutatable_files()):
+        table = SourceFileMutationData(path=path)
+        table.load()
+        yield table
+
+
+def digest(*paths: Path) -> str:
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(paths))).hexdigest()
+
+
+class Switches:
+    """Which body each function of the core runs. Mutmut's own trampoline asks the environment at each call."""
+
+    def __init__(self) -> None:
+        self.made: list[tuple[str, dict[str, Any], bool, Any, list[Any]]] = []
+        self.entered: set[str] = set()
+
+    def wrap(self, mutants: dict[str, Any], is_classmethod: bool = False) -> Callable[[Any], Any]:
+        def wrapped(function: Any) -> Any:
+            body = [function]
+
+            @wraps(function)
+            def call(*args: Any, **kwargs: Any) -> Any:
+                return body[0](*args, **kwargs)
+
+            self.made.append((function.__module__, mutants, is_classmethod, function, body))
+            return call
+
+        return wrapped
+
+    def watch(self) -> None:
+        """From here on, note each function at its first call."""
+        self.entered.clear()
+        for module, mutants, _, function, body in self.made:
+            name = mutmut.mangled_name_from_mutant_name(f"{module}.{mutants['_mutmut_orig'].__name__}")
+            body[0] = partial(self._enter, name, function, body)
+
+    def _enter(self, name: str, function: Any, body: list[Any], *args: Any, **kwargs: Any) -> Any:
+        self.entered.add(name)
+        body[0] = function
+        return function(*args, **kwargs)
+
+    def unwatch(self) -> None:
+        for *_, function, body in self.made:
+            body[0] = function
+
+    def choose(self, mutant: str) -> None:
+        module, _, name = mutant.rpartition(".")
+        for home, mutants, is_classmethod, _, body in self.made:
+            if home == module and name in mutants:
+                body[0] = mutants[name].__func__ if is_classmethod else mutants[name]
+                return
+        raise AssertionError(mutant)
+
+
+class Reach:
+    """Which functions each test enters, and the CPU seconds it takes; kept between runs, by its file's digest."""
+
+    kept = Path("reach.json")
+
+    def __init__(self, switches: Switches) -> None:
+        self.switches = switches
+        self.data: dict[str, Any] = json.loads(self.kept.read_text()) if self.kept.exists() else {"tests": {}}
+        self.digests: dict[str, str] = {}
+
+    def of(self, item: pytest.Item) -> dict[str, Any]:
+        """The entry of a test: its functions, seconds and file digest; the test is run if there is none."""
+        file = str(item.path)
+        now = self.digests.setdefault(file, digest(item.path))
+        entry = self.data["tests"].get(item.nodeid)
+        if entry is None or entry["digest"] != now:
+            self.switches.watch()
+            began = time.process_time()
+            if not passes(item):
+                pytest.exit(f"{item.nodeid} fails without any mutant", returncode=1)
+            seconds = time.process_time() - began
+            entry = {"digest": now, "seconds": seconds, "functions": sorted(self.switches.entered)}
+            self.data["tests"][item.nodeid] = entry
+        return entry
+
+    def over(self, items: list[pytest.Item]) -> dict[str, dict[str, Any]]:
+        try:
+            return {item.nodeid: self.of(item) for item in items}
+        finally:
+            self.kept.write_text(json.dumps(self.data))
+
+
+def passes(item: pytest.Item) -> bool:
+    return not any(report.failed for report in runtestprotocol(item, log=False, nextitem=None))
+
+
+class Loop:
+    """Takes the place of pytest's loop over tests: a loop over mutants."""
+
+    def __init__(self, wanted: list[str], jobs: int, patience: float) -> None:
+        self.wanted, self.jobs, self.patience = wanted, jobs, patience
+        self.switches = Switches()
+
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        pytest.Function.repr_failure = lambda *_: ""  # type: ignore[assignment,method-assign] - nobody reads it
+        os.chdir("mutants")  # as mutmut does
+        try:
+            self.entries = Reach(self.switches).over(session.items)
+        finally:
+            os.chdir("..")
+        self.switches.unwatch()
+        self.tests: defaultdict[str, list[pytest.Item]] = defaultdict(list)
+        for item in session.items:
+            for function in self.entries[item.nodeid]["functions"]:
+                self.tests[function].append(item)
+        gc.collect()
+        gc.freeze()
+        every = sorted(tables(), key=self.place)
+        workers = [self.worker(every[i :: self.jobs]) for i in range(self.jobs)]
+        for worker in workers:
+            os.waitpid(worker, 0)
+        return True
+
+    def worker(self, files: list[SourceFileMutationData]) -> int:
+        child = os.fork()
+        if not child:
+            try:
+                for table in files:
+                    self.file(table)
+            finally:
+                os._exit(0)
+        return child
+
+    def place(self, table: SourceFileMutationData) -> int:
+        module = ".".join(Path(table.path).with_suffix("").parts[1:])
+        return self.wanted.index(module) if module in self.wanted else len(self.wanted)
+
+    def is_wanted(self, name: str) -> bool:
+        module = name.rpartition(".")[0]
+        return not self.wanted or any(
+            module in (w, f"flexcore.{w}") or name.startswith(f"flexcore.{w}.") for w in self.wanted
+        )
+
+    def mark(self, function: str) -> str:
+        """Which tests there are for it, as they are written now."""
+        told = sorted(item.nodeid + self.entries[item.nodeid]["digest"] for item in self.tests[function])
+        return hashlib.sha256("".join(told).encode()).hexdigest()
+
+    def file(self, table: SourceFileMutationData) -> None:
+        """Every mutant of one file that is not settled yet."""
+        kept = Path(f"mutants/{table.path}.survivors")
+        survived: dict[str, list[Any]] = json.loads(kept.read_text()) if kept.exists() else {}
+        left, marks = [], {}
+        for name in filter(self.is_wanted, table.exit_code_by_key):
+            function = mutmut.mangled_name_from_mutant_name(name)
+            if table.exit_code_by_key[name] in (KILLED, 3, TIMEOUT):
+                continue
+            if not self.tests[function]:
+                table.exit_code_by_key[name] = UNREACHED
+                continue
+            marks[name] = self.mark(function)
+            before = survived.get(name)
+            if before is None or before[0] != marks[name] or before[1] < self.patience:
+                left.append(name)
+        began = time.monotonic()
+        while left:
+            done = 0
+            for name, code, seconds in self.batch(left):
+                done += 1
+                table.exit_code_by_key[name] = code
+                table.durations_by_key[name] = seconds
+                survived.pop(name, None)
+                if code == SURVIVED:
+                    survived[name] = [marks[name], self.patience]
+                if time.monotonic() - began > 5:
+                    began = time.monotonic()
+                    table.save()
+                    kept.write_text(json.dumps(survived))
+                    self.tell(table)
+            left = left[done:]
+        if marks:
+            self.tell(table)
+        table.save()
+        kept.write_text(json.dumps(survived))
+
+    def tell(self, table: SourceFileMutationData) -> None:
+        counts = Counter(TOLD[code] for code in table.exit_code_by_key.values())
+        sys.__stderr__.write(f"{time.strftime('%H:%M:%S')} {table.path}: {dict(counts)}\n")
+
+    def batch(self, names: list[str]) -> Iterator[tuple[str, int, float]]:
+        """What becomes of mutants, in order, as far as one child gets: each that dies or is spoilt ends it."""
+        reading, writing = os.pipe()
+        child = os.fork()
+        if not child:
+            os.close(reading)
+            try:
+                self.run(names, writing)
+            finally:
+                os._exit(0)
+        os.close(writing)
+        told = 0
+        with os.fdopen(reading) as pipe:
+            for line in pipe:
+                code, seconds = line.split()
+                yield names[told], int(code), float(seconds)
+                told += 1
+        _, status = os.waitpid(child, 0)
+        if os.WIFSIGNALED(status):
+            yield names[told], TIMEOUT, 0.0
+
+    def run(self, names: list[str], writing: int) -> None:
+        """In the child: each mutant until a test fails, or takes far longer than it should, which ends the child.
+
+        A test that still fails with the function as it is has been spoilt by what the mutant left behind: what
+        follows runs in a child of its own.
+        """
+        os.chdir("mutants")
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        signal.signal(signal.SIGPROF, signal.SIG_DFL)
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 1)
+        os.dup2(null, 2)
+        killers: Counter[str] = Counter()
+        here = ""
+        for name in names:
+            function = mutmut.mangled_name_from_mutant_name(name)
+            if function != here:
+                here = function
+                killers.clear()
+            items = self.within(sorted(self.tests[function], key=lambda item: self.order(item, killers)))
+            began = time.process_time()
+            self.switches.choose(name)
+            killer = next((item for item in items if not self.timed(item)), None)
+            self.switches.unwatch()
+            os.write(
+                writing, f"{SURVIVED if killer is None else KILLED} {time.process_time() - began}\n".encode()
+            )
+            if killer is not None:
+                killers[killer.nodeid] += 1
+                if not self.timed(killer):
+                    return
+
+    def order(self, item: pytest.Item, killers: Counter[str]) -> tuple[Any, ...]:
+        """Those that killed the function's other mutants first, then those that enter the fewest functions."""
+        entry = self.entries[item.nodeid]
+        return -killers[item.nodeid], entry["seconds"] > 1, len(entry["functions"]), entry["seconds"]
+
+    def timed(self, item: pytest.Item) -> bool:
+        signal.setitimer(signal.ITIMER_PROF, 3 + 10 * self.entries[item.nodeid]["seconds"])
+        return passes(item)
+
+    def within(self, items: list[pytest.Item]) -> list[pytest.Item]:
+        """As many of them as fit one's patience."""
+        ends = accumulate(self.entries[item.nodeid]["seconds"] for item in items)
+        return [item for item, end in zip(items, ends, strict=True) if end <= self.patience] or items[:1]
+
+
+def changed(name: str, table: SourceFileMutationData) -> tuple[str, str]:
+    """The lines a mutant takes away and those it puts in their place."""
+    lines = get_diff_for_mutant(name, path=table.path).splitlines()[2:]
+    return tuple("\n".join(line[1:].strip() for line in lines if line.startswith(sign)) for sign in "-+")  # type: ignore[return-value]
+
+
+def told(name: str) -> str:
+    """A mutant's function as it is written: `flexcore.sampling.Order.at`."""
+    module, _, rest = mutmut.mangled_name_from_mutant_name(name).rpartition(".")
+    return f"{module}.{rest.removeprefix('x_').removeprefix('xǁ').replace('ǁ', '.')}"
+
+
+def survivors(wanted: Callable[[str], bool]) -> list[tuple[str, str, str, str]]:
+    return [
+        (name, told(name), *changed(name, table))
+        for table in tables()
+        for name, code in table.exit_code_by_key.items()
+        if code in (SURVIVED, UNREACHED) and wanted(name)
+    ]
+
+
+def main() -> int:
+    asked = argparse.ArgumentParser(prog="python -m tests.mutation", description=__doc__.splitlines()[0])
+    asked.add_argument("modules", nargs="*", help="sampling, checks.data, ...; all without any")
+    asked.add_argument("-j", "--jobs", type=int, default=1, help="files tested at a time")
+    asked.add_argument(
+        "--patience", type=float, default=60, help="CPU seconds of tests a mutant must survive"
+    )
+    asked.add_argument("--list", action="store_true", help="only show what survived")
+    args = asked.parse_args()
+    generated()
+    loop = Loop(args.modules, args.jobs, args.patience)
+    if not args.list:
+        options = [*config().pytest_add_cli_args_test_selection, *config().pytest_add_cli_args]
+        trampoline.wrap_in_trampoline = loop.switches.wrap  # type: ignore[assignment]
+        os.environ["OMP_NUM_THREADS"] = "1"
+        sys.modules.pop("tests", None)  # the tests, too, are those beside the mutants
+        os.chdir("mutants")
+        code = pytest.main(
+            ["-q", "--rootdir=.", "--tb=no", "-s", "-p", "no:logging", *options], plugins=[Home(), loop]
+        )
+        os.chdir("..") if Path.cwd().name == "mutants" else None
+        if code not in (0, 5):
+            return int(code)
+    known = (
+        {(e["function"], e["was"], e["is"]) for e in tomllib.loads(KNOWN.read_text())["mutant"]}
+        if KNOWN.exists()
+        else set()
+    )
+    left = [found for found in survivors(loop.is_wanted) if found[1:] not in known]
+    for name, function, was, now in left:
+        print(f"\n{name}  ({function})\n- {was}\n+ {now}".replace("\n\n", "\n"))
+    print(f"{len(left)} survivors not known to be equivalent")
+    return bool(left)
+
+
+class Home:
+    """After collecting from mutants/, the work is done from the repository's root."""
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_finish(self) -> None:
+        os.chdir("..")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
