@@ -121,6 +121,8 @@ def _field_problems(error: Exception, name: str, path: Path) -> list[Problem]:
 
 
 def _unknown_key(key: object, cls: type, path: Path) -> Problem:
+    if cls is Config and key in unions.RETIRED_KEYS:
+        return problem("FK017", (*path, str(key)), "is retired.", unions.RETIRED_KEYS[str(key)])
     known = [unions.KEY_OF_FIELD.get(f.name, f.name) for f in attrs.fields(cls)]
     guess = INSTEAD.get((unions.label(cls), str(key))) or did_you_mean(str(key), known)
     what = "is not a setting of the config" if cls is Config else f"is not a setting of {unions.label(cls)}"

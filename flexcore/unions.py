@@ -148,6 +148,9 @@ TTA_INSTEAD = (
     'Set test_cfg=dict(tta=dict(transforms=["identity", "hflip"])), with merge="pkg.module:function" for what '
     "merge_preds did."
 )
+RETIRED_KEYS: Mapping[str, str] = {"tta_model": TTA_INSTEAD, "tta_pipeline": TTA_INSTEAD}
+"""Top-level keys that FlexibleRunner's tools read besides its own."""
+
 TAGGED: tuple[Tagged, ...] = (
     Tagged(
         "strategy",

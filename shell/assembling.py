@@ -25,7 +25,7 @@ from flexcore.problems import ConfigError, Path, did_you_mean
 from flexcore.rules import problem
 from flexcore.run_plan import Evaluation, Plan
 from flexcore.sampling import derived_seed
-from shell import building, data, parameters, preprocessing, sources
+from shell import augmenting, building, data, parameters, preprocessing, sources
 from shell.contracts import Contract, contract_of
 from shell.environment import diverge
 from shell.evaluating import EvalFeed, Metrics
@@ -87,7 +87,9 @@ def _build(plan: Plan, supplied: dict[str, Any], rank: Rank) -> Built:
         if isinstance(plan.loss, Supplied)
         else plan.loss and building.build(plan.loss, ("loss",))
     )
-    contract = preprocessing.joined(model, contract_of(model, loss, plan.mode), preprocessor)
+    contract = augmenting.joined(
+        preprocessing.joined(model, contract_of(model, loss, plan.mode), preprocessor), plan
+    )
     place = sources.Place(plan, rank.rank, rank.world_size, _default_collate(contract))
     train = None if plan.train is None else sources.train_source(plan.train.loader, supplied, place)
     evals = {mode: sources.eval_sources(part, mode, supplied, place) for mode, part in _evaluations(plan)}

@@ -6,7 +6,6 @@ from flexcore.config import Config, DataLoader, OptimDict
 from flexcore.dumping import dump
 from flexcore.facts import Facts
 from flexcore.hooks import Logger
-from flexcore.loops import TestLoop
 from flexcore.problems import Path, Problem, shown
 from flexcore.rules import problem
 from flexcore.wrappers import asked
@@ -37,8 +36,6 @@ def unbuilt(config: Config, _: Facts, __: frozenset[str]) -> Iterator[Problem]:
         value = getattr(owner, key, built[0])
         if value not in built:
             yield _refused((section, key) if section else (key,), value)
-    if isinstance(config.test_cfg, TestLoop) and config.test_cfg.tta is not None:
-        yield _refused(("test_cfg", "tta"), config.test_cfg.tta)
     yield from _loaders(config)
     if config.log_processor.by_epoch is not None and config.train_cfg is not None:
         follows = config.log_processor.by_epoch == config.train_cfg.by_epoch

@@ -53,6 +53,22 @@ CASES = {
         {"test_cfg": {"prediction": "p"}},
         ['test_cfg.prediction: is not a setting of TestLoop. Did you mean "predictions"? [FK010]'],
     ),
+    "no transforms": (
+        {"test_cfg": {"tta": {"transforms": []}}},
+        ["test_cfg.tta.transforms: is empty. Name at least one, or remove tta. [FK012]"],
+    ),
+    "a typo": (
+        {"test_cfg": {"tta": {"transforms": ["hflp", "rot90", {"type": "vflip", "p": 1}], "merge": "average"}}},
+        ["test_cfg.tta.transforms.0.type: 'hflp' is not a known transform. Did you mean \"hflip\"? [FK013]",
+         'test_cfg.tta.transforms.1.type: \'rot90\' is not a known transform. Known: identity, hflip, vflip, or "pkg.module:Name". [FK013]',
+         "test_cfg.tta.transforms.2: gives settings to vflip, which has none. Remove them. [FK010]",
+         ("test_cfg.tta.merge: 'average' is not a known way to merge predictions. "
+         'Use "mean", or "pkg.module:function" of the list of outputs. [FK013]')],
+    ),
+    "a registry's": (
+        {"test_cfg": {"tta": {"type": "MyTTAModel"}}},
+        ['test_cfg.tta.type: \'MyTTAModel\' is not a known test-time augmentation. Known: TTA, or "pkg.module:Name". [FK013]'],
+    ),
     "no tta of a validation": (
         {"val_cfg": {"tta": {}}},
         ["val_cfg.tta: is not a setting of ValLoop. Remove it; known here: dtype, fp16, predictions. [FK010]"],
@@ -115,3 +131,16 @@ def test_each_validation_of_a_training_writes_a_file_of_its_own():
     assert mark_of(flexcore.plan(config, KNOWN, mode="val"), "val", 0) == ""
     text = "predictions to p.jsonl, in dataset order, _iter_<n> in each validation's name\n"
     assert text in flexcore.explain(plan)
+
+
+def test_the_plan_says_what_is_augmented():
+    own = {"transforms": ["identity", {"type": "pkg:shift", "by": 2}], "merge": "pkg:vote"}
+    for tta, text in (
+        (own, "             each batch as identity, pkg:shift(by=2); outputs merged by pkg:vote\n"),
+        ({"type": "pkg:Mine", "k": 3}, "             each batch augmented and merged by pkg:Mine(k=3)\n"),
+    ):
+        config = base(**{**TEST, "test_cfg": {"tta": tta}})
+        plan = flexcore.plan(config, KNOWN, mode="test")
+        assert told(config, mode="test") == []
+        assert text in flexcore.explain(plan)
+        assert flexcore.Plan.from_json(plan.to_json()) == plan

@@ -395,6 +395,7 @@ CASES: dict[str, tuple[Any, Facts, list[str]]] = {
                 {"type": "mmengine.hooks.NaiveVisualizationHook"},
             ],
             visualizer={"vis_backends": ["AimVisBackend"]},
+            tta_model={"type": "Mine"},
         ),
         KNOWN,
         [
@@ -404,6 +405,7 @@ CASES: dict[str, tuple[Any, Facts, list[str]]] = {
             'custom_hooks.1.type: "PrepareTTAHook" is retired. Set test_cfg=dict(tta=dict(transforms=["identity", "hflip"])), with merge="pkg.module:function" for what merge_preds did. [FK017]',
             'custom_hooks.2.type: "NaiveVisualizationHook" is retired. Set test_cfg=dict(predictions="FILE") and draw from that file. [FK017]',
             'visualizer.vis_backends.0.type: "AimVisBackend" is retired. Use LocalVisBackend or TensorboardVisBackend. [FK017]',
+            'tta_model: is retired. Set test_cfg=dict(tta=dict(transforms=["identity", "hflip"])), with merge="pkg.module:function" for what merge_preds did. [FK017]',
         ],
     ),
     "FK018": (
