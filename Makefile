@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 JOBS ?= 2
 
-.PHONY: demo test lint types core mutants nightly fuzz bench clean
+.PHONY: demo test test-launchers lint types core mutants nightly fuzz bench clean
 
 # Digits on two DDP ranks: the plan, the run, and the comparison of the two. Interrupt it and run it again.
 demo: $(INSTALLED)
@@ -14,6 +14,11 @@ demo: $(INSTALLED)
 
 test: lint types
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+
+# Real srun, mpirun and torchrun; installs Slurm and two MPIs, and needs root for it.
+test-launchers: $(INSTALLED)
+	tests/launchers/install.sh
+	$(BIN)/python -m pytest tests/launchers -v
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check flexcore shell tests benchmarks examples

@@ -13,7 +13,7 @@ import flexcore
 from flexcore.facts import Facts
 from flexcore.problems import ConfigError, Problem, located
 from shell import files, launch_flags
-from shell.words import positive, sizes
+from shell.words import counted, positive, sizes
 
 MODES = ("run", "val", "test")
 
@@ -84,6 +84,8 @@ def _parser() -> argparse.ArgumentParser:
         one = _with_config(commands, name, text)
         ranks = "start N ranks on this host through torchrun's agent"
         one.add_argument("--nproc", type=positive, metavar="N", help=ranks)
+        again = "start them again after a crash or a hang, up to N times"
+        one.add_argument("--max-restarts", type=counted, metavar="N", default=0, help=again)
         one.add_argument("--smoke", action="store_true", help="one batch of everything, then done")
         one.add_argument("--quiet", action="store_true", help="do not print the plan first")
     plan = _with_config(commands, "plan", "print what a run would do; no torch needed")

@@ -39,6 +39,10 @@ def run_command(arguments: argparse.Namespace, argv: Sequence[str]) -> NoReturn:
         text = f"--nproc: {arguments.nproc} ranks are asked for, and a launcher has started {started} already"
         say(f"flexcore: {text}. Leave --nproc out, or start one process.", file=sys.stderr)
         sys.exit(USAGE)
+    if arguments.max_restarts and arguments.nproc is None:
+        text = "--max-restarts: is for the ranks of --nproc. Add --nproc N, or leave restarts to the launcher"
+        say(f"flexcore: {text}.", file=sys.stderr)
+        sys.exit(USAGE)
     try:
         if started is None and arguments.nproc is not None:
             sys.exit(_launched(arguments, argv))
@@ -71,13 +75,17 @@ def _launched(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
         facts = Facts(environment=(("RANK", "0"), ("WORLD_SIZE", str(world))), world_size=world)
         mode = MODES[arguments.command]
         facts = probe.device(facts)
-        planned(source.data, facts, mode, smoke=arguments.smoke)
+        plan = planned(source.data, facts, mode, smoke=arguments.smoke)
     except ConfigError as error:
         complain(with_places(error, source).problems, arguments.config)
         return USAGE
+    if arguments.max_restarts and mode == "train" and plan.config.resume is False:
+        text = "--max-restarts: each start would begin anew, since resume is false. Add resume=true"
+        say(f"flexcore: {text}.", file=sys.stderr)
+        return USAGE
     from shell.launching import launch
 
-    return launch(world, argv)
+    return launch(world, argv, max_restarts=arguments.max_restarts)
 
 
 def _carried_out(arguments: argparse.Namespace) -> int:

@@ -742,3 +742,22 @@ def test_a_time_that_slurm_would_not_take_is_refused(command):
         code, _, said = command("plan", "good.py", "--launch", "slurm", f"--time={text}")
         assert code == 2
         assert f"argument --time: must be a time like 90, 12:00:00 or 1-12:00:00, got {text!r}" in said
+
+
+def test_restarts_are_for_ranks_of_ones_own_that_resume(here, capfd):
+    """Without --nproc there is nobody to start again; without resume a restart would undo what was done."""
+    for flags, text in (
+        (
+            ("--max-restarts", "2"),
+            "is for the ranks of --nproc. Add --nproc N, or leave restarts to the launcher.",
+        ),
+        (
+            ("--nproc", "2", "--max-restarts", "2"),
+            "each start would begin anew, since resume is false. Add resume=true.",
+        ),
+    ):
+        with pytest.raises(SystemExit) as left:
+            cli.main(["run", "good.py", *flags])
+        assert left.value.code == 2
+        assert capfd.readouterr().err == f"flexcore: --max-restarts: {text}\n"
+        assert not (here / "work_dirs").exists()

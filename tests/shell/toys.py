@@ -212,6 +212,18 @@ class Started:
         (run.work_dir / f"ended.{run.rank}").write_text(str(time.monotonic()))
 
 
+class Pids:
+    """Leaves each rank's process number in a file once it has done two iterations of this start."""
+
+    def __init__(self) -> None:
+        self.seen = 0
+
+    def after_train_iter(self, run: Any, **_: Any) -> None:
+        self.seen += 1
+        if self.seen == 2:
+            (run.work_dir / f"pid.{run.rank}").write_text(str(os.getpid()))
+
+
 class KillIn:
     """kill -9 at the nth call (0-based) of one stage, the first time round."""
 
