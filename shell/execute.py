@@ -9,7 +9,7 @@ from typing import Any
 from flexcore.facts import Facts
 from flexcore.planning import plan as make_plan
 from flexcore.run_plan import LoadWeights, Mode, Plan, Resume
-from shell import probe, processes, settling
+from shell import probe, processes, settling, weights
 from shell.assembling import Built, assemble, build, passes
 from shell.checkpoints import DamagedCheckpoint, Loaded, Store
 from shell.environment import device_of, prepared, settle
@@ -21,7 +21,7 @@ from shell.loops import Stopper, train
 from shell.own_loops import LoopRun
 from shell.results import CheckpointRefused, RunResult
 from shell.run import Run
-from shell.saving import CheckpointWriter, load_weights, restore
+from shell.saving import CheckpointWriter, load_weights, put_weights, restore
 from shell.stopping import StopSignals
 from shell.watchdog import watched
 
@@ -162,7 +162,10 @@ def _start(run: Run, store: Store) -> None:
     """Fresh, weights only, or the whole state."""
     start = run.plan.start
     if isinstance(start, LoadWeights):
-        load_weights(run, _loaded(store, start.path))
+        if weights.is_file(start.path):
+            put_weights(run, weights.read(start.path), start.path)
+        else:
+            load_weights(run, _loaded(store, start.path))
         run.stages.call("after_load_checkpoint", checkpoint=start.path)
     elif isinstance(start, Resume):
         loaded = _loaded(store, start.path)

@@ -198,12 +198,17 @@ def load_weights(run: Run, loaded: Loaded) -> None:
     Raises:
         CheckpointRefused: their names or shapes are not the model's.
     """
+    put_weights(run, loaded.tensors("model"), loaded.manifest.path)
+    _load_averages(run, loaded)
+
+
+def put_weights(run: Run, tensors: dict[str, torch.Tensor], path: str) -> None:
+    """The tensors of a checkpoint or a file into the model; CheckpointRefused if names or shapes are not the model's."""
     try:
-        run.strategy.load_state(loaded.tensors("model"))
+        run.strategy.load_state(tensors)
     except RuntimeError as error:  # load_state_dict's own word for it, a line for each
         reasons = "; ".join(line.strip().rstrip(".") for line in str(error).splitlines()[1:])
-        raise CheckpointRefused(f"{loaded.manifest.path} does not fit the model: {reasons}.") from error
-    _load_averages(run, loaded)
+        raise CheckpointRefused(f"{path} does not fit the model: {reasons}.") from error
 
 
 def _load_averages(run: Run, loaded: Loaded) -> None:

@@ -15,7 +15,7 @@ from flexcore.plan_files import config_digest, plan_digest
 from flexcore.planning import plan as make_plan
 from flexcore.problems import ConfigError, Problem
 from flexcore.rules import problem
-from flexcore.run_plan import Environment, Fresh, LoadWeights, Mode, Plan, Resume
+from flexcore.run_plan import Environment, Fresh, LoadWeights, Mode, Plan, Resume, Start
 from shell import building, manifests, probe
 from shell.locking import LockUnavailable, WorkDirLocked
 from shell.processes import Group
@@ -175,9 +175,19 @@ def _check_named(plan: Plan) -> None:
     start, known = plan.start, {fact.path for fact in plan.facts.checkpoints or ()}
     if isinstance(start, Fresh) or start.path in known:
         return
+    if _is_file(start):
+        from shell import weights
+
+        weights.check(start.path)
+        return
     found = manifests.read(pathlib.Path(start.path))
     if isinstance(found, manifests.Damaged):
         raise CheckpointRefused(f"{start.path}: {found.reason}")
+
+
+def _is_file(start: Start) -> bool:
+    """Weights in one file, which has been looked at; anything else that is named is a checkpoint."""
+    return isinstance(start, LoadWeights) and pathlib.Path(start.path).is_file()
 
 
 def started(plan: Plan, group: Group) -> Plan:
@@ -207,7 +217,7 @@ def _verified(plan: Plan) -> Facts:
     while True:
         facts = probe.checkpoints(plan.facts, plan.config, plan.names) if not plan.smoke else plan.facts
         plan = replanned(plan, facts)
-        if not isinstance(plan.start, Resume | LoadWeights):
+        if not isinstance(plan.start, Resume | LoadWeights) or _is_file(plan.start):
             return facts
         manifest = manifests.read(pathlib.Path(plan.start.path))
         reasons = (

@@ -12,6 +12,7 @@ from flexcore.hooks import (
     EmptyCache,
     NaNGuard,
     Profiler,
+    SyncBuffers,
     TensorboardTrace,
     Throughput,
     merged,
@@ -40,6 +41,10 @@ def built_in(config: Config, _: Facts, broken: frozenset[str]) -> Iterator[Probl
                 yield problem(
                     "FK019", path, "empties nothing: every moment is off.", "Set one, or remove it."
                 )
+            case SyncBuffers() if isinstance(config.train_cfg, IterLoop):
+                text = "averages at epochs' ends, and the iteration loop has none."
+                remedy = "Remove it; evaluations use rank 0's buffers, which are those that are saved."
+                yield problem("FS003", path, text, remedy)
             case Profiler():
                 yield from _profiler(config, hook, path)
             case Throughput():

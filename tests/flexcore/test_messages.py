@@ -965,6 +965,16 @@ CASES: dict[str, tuple[Any, Facts, list[str]]] = {
             ),
         ],
     ),
+    "FS003 buffers": (
+        base(train_cfg={"by_epoch": False, "max_iters": 9}, custom_hooks=[{"type": "SyncBuffersHook"}]),
+        KNOWN,
+        [
+            (
+                "custom_hooks.0: averages at epochs' ends, and the iteration loop has none. "
+                "Remove it; evaluations use rank 0's buffers, which are those that are saved. [FS003]"
+            ),
+        ],
+    ),
     "FC010 out_dir": (
         base(default_hooks=C(out_dir="big"), work_dir="runs/.."),
         KNOWN,

@@ -1,0 +1,89 @@
+"""load_from takes files of others as far as they are weights; whatever else they hold is not even read."""
+
+# ruff: noqa: C408 - configs are written as FlexibleRunner's are
+
+import os
+import pickle
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from shell import weights
+from shell.results import CheckpointRefused
+from tests.ranks import run_alone
+from tests.shell import toys
+
+STATE = {"0.weight": torch.ones(2, 3), "0.bias": torch.arange(2.0)}
+WAYS = {
+    "a state_dict": STATE,
+    "a training checkpoint": {
+        "state_dict": STATE,
+        "meta": {"epoch": 3, "text": "x"},
+        "optimizer": {"state": {}},
+    },
+    "a wrapped model's": {"model": {f"module.{name}": tensor for name, tensor in STATE.items()}},
+}
+
+
+@pytest.mark.parametrize("made", WAYS.values(), ids=WAYS)
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pytorch_file_is_read_as_weights(made, zipped, tmp_path):
+    file = str(tmp_path / "net.pth")
+    torch.save(made, file, _use_new_zipfile_serialization=zipped)
+    weights.check(file)
+    found = weights.read(file)
+    assert found.keys() == STATE.keys()
+    assert all(torch.equal(found[name], STATE[name]) for name in STATE)
+
+
+class Harmful:
+    def __reduce__(self):
+        return os.mkdir, (f"{os.environ['HARM']}/executed",)
+
+
+def test_a_file_that_could_execute_is_refused_and_did_not(tmp_path, monkeypatch):
+    monkeypatch.setenv("HARM", str(tmp_path))
+    file = tmp_path / "net.pth"
+    torch.save({"state_dict": STATE, "hub": Harmful()}, file)
+    with pytest.raises(CheckpointRefused) as caught:
+        weights.check(str(file))
+    assert str(caught.value) == (
+        f"{file} holds more than weights, and reading that could execute it: nothing was loaded. "
+        'Save its "state_dict" alone, as .safetensors.'
+    )
+    file.write_bytes(pickle.dumps(Harmful()))
+    with pytest.raises(CheckpointRefused):
+        weights.read(str(file))
+    assert not (tmp_path / "executed").exists()
+
+
+def test_what_is_no_file_of_weights_is_refused(tmp_path):
+    for name in ("x.safetensors", "x.pth"):
+        (tmp_path / name).write_bytes(b"nothing of the kind" * 9)
+        with pytest.raises(CheckpointRefused, match=r"is no file of weights|holds more than weights"):
+            weights.check(str(tmp_path / name))
+    torch.save({"epoch": 3, "meta": 1}, tmp_path / "y.pth")
+    with pytest.raises(CheckpointRefused) as caught:
+        weights.check(str(tmp_path / "y.pth"))
+    assert str(caught.value) == (
+        f"{tmp_path / 'y.pth'} holds a mapping with epoch, meta, not tensors by name. Save the model's state_dict."
+    )
+
+
+def test_a_run_starts_from_a_published_file_and_evaluates_it(tmp_path):
+    """What one run hands on another begins with: no step is needed to show the same metrics."""
+    saves = dict(checkpoint=dict(type="CheckpointHook", published_keys="state_dict"))
+    first = run_alone(toys.trained, toys.config(tmp_path / "first", default_hooks=saves))
+    (file,) = (tmp_path / "first" / "checkpoints").glob("*.safetensors")
+    cfg = toys.config(tmp_path / "second", load_from=str(file), resume=False)
+    assert run_alone(toys.trained, cfg, "val")["metrics"] == first["metrics"]
+    assert run_alone(toys.trained, cfg)["reason"] == "done"
+    assert toys.differences(tmp_path / "second") == []
+
+
+def test_weights_of_another_model_are_refused(tmp_path):
+    save_file({"0.weight": torch.zeros(1)}, tmp_path / "net.safetensors")
+    cfg = toys.config(tmp_path / "w", load_from=str(tmp_path / "net.safetensors"), resume=False)
+    with pytest.raises(CheckpointRefused, match=r"net.safetensors does not fit the model: Missing key"):
+        run_alone(toys.trained, cfg)
