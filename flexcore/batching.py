@@ -40,10 +40,13 @@ def solve(
     found = list(_contradictions(total, micro, given, ranks))
     if found:
         return None, found
-    steps = given if given is not None else total // ((micro or 1) * ranks)
+    if micro is None:
+        assert given is not None
+        micro = total // (given * ranks)
+    steps = total // (micro * ranks)
     return Batching(
-        micro_batch_size=micro or total // (steps * ranks), gradient_accumulation_steps=steps,
-        global_batch_size=total, data_parallel_size=ranks, per_iteration=steps, tail=tail, clock="global",
+        micro_batch_size=micro, gradient_accumulation_steps=steps, global_batch_size=total,
+        data_parallel_size=ranks, per_iteration=steps, tail=tail, clock="global",
     ), []  # fmt: skip
 
 

@@ -26,5 +26,5 @@ def next_log(timeline: Timeline, logging: Logging, after: int) -> int | None:
         return base + length
     if not timeline.by_epoch or interval > length:
         return None
-    following = base + length + interval
-    return following if total is None or following <= total else None
+    following = base + length
+    return following + interval if total is None or following < total else None

@@ -2,6 +2,7 @@
 
 import re
 
+import attrs
 import pytest
 from attrs import evolve
 from hypothesis import given
@@ -129,9 +130,9 @@ def test_the_whole_identity(micro, steps, total, ranks, expected, tail):
     config = evolve(config, optim_wrapper=evolve(config.optim_wrapper, accumulation_tail=tail))
     names = ("micro_batch_size", "gradient_accumulation_steps", "global_batch_size", "data_parallel_size", "clock",
              "per_iteration")  # fmt: skip
-    assert solve(config, micro, ranks) == (
-        Batching(tail=tail, **dict(zip(names, expected, strict=True))), []
-    )  # fmt: skip
+    found = solve(config, micro, ranks)
+    assert found == (Batching(tail=tail, **dict(zip(names, expected, strict=True))), [])
+    assert not any(isinstance(value, float) for value in attrs.astuple(found[0]))
 
 
 def test_without_an_optimizer_every_micro_batch_is_whole():

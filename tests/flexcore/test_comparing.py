@@ -178,3 +178,115 @@ def test_a_run_that_ends_early_and_says_done_is_told():
 def test_an_unfinished_run_owes_nothing_but_what_it_reached():
     found = compared([recorded(upto=7)])
     assert (found.differences, found.finished, found.reason) == ((), False, None)
+
+
+def without(plan, **changes):
+    return evolve(plan, optimizers=tuple(evolve(one, **changes) for one in plan.optimizers))
+
+
+def spoilt(whole):
+    """Every LR and number of samples is another."""
+    return evolve(whole, steps=tuple((i, 7.0, 99) for i, _, _ in whole.steps))
+
+
+def test_what_no_plan_tells_is_not_compared():
+    """A user's own sampler, and an LR that waits for facts: any is as planned."""
+    sampler = {"dataset": "pkg:D", "batch_size": 30, "sampler": {"type": "pkg:Mine"}}
+    own = flexcore.plan({**CONFIG, "train_dataloader": sampler}, evolve(KNOWN, train_batches=4))
+    untold = without(own, lr_scale=None)
+    assert differences(spoilt(recorded(untold))) == []
+    assert len(differences(spoilt(recorded(own)))) == 12
+    assert differences(spoilt(recorded(without(own, schedules=None)))) == []
+    groups = (evolve(own.optimizers[0].groups[0], values=(("lr", None),)),)
+    assert differences(spoilt(recorded(without(own, groups=groups)))) == []
+    assert [planned_samples(own, i) for i in (0, 3)] == [None, None]
+
+
+def test_samples_of_each_order_on_each_clock():
+    """The last of an epoch's 4 batches holds 10 of 100; an endless stream's are full; a rank may have fewer."""
+    assert [planned_samples(PLAN, i) for i in range(8)] == [30, 30, 30, 10] * 2
+    endless = {"dataset": "pkg:D", "batch_size": 30, "sampler": {"type": "InfiniteSampler"}}
+    plan = flexcore.plan({**CONFIG, "train_dataloader": endless}, KNOWN)
+    assert [planned_samples(plan, i) for i in (0, 3, 4)] == [30, 30, 30]
+    unsized = evolve(PLAN, timeline=evolve(PLAN.timeline, epoch_length=None))
+    assert [planned_samples(unsized, i) for i in (0, 3)] == [30, 30]
+    assert planned_samples(evolve(PLAN, timeline=None), 0) is None
+    assert planned_samples(evolve(PLAN, batching=None), 0) is None
+    whole = flexcore.plan({**CONFIG, "global_batch_size": 60}, KNOWN)
+    assert [planned_samples(whole, i) for i in (0, 1, 2)] == [60, 60, 60]
+    assert [planned_samples(whole, 1, rank) for rank in (0, 0)] == [60, 60]
+
+
+def test_a_run_without_checkpoints_owes_none():
+    plan = flexcore.plan({**CONFIG, "default_hooks": {"checkpoint": None}}, KNOWN)
+    events = tuple(event for event in recorded().events if event["event"] != "save")
+    assert differences(evolve(recorded(), plan=plan, events=events)) == []
+    first, second = recorded(upto=7), recorded(after=4, validated=True)
+    parts = [evolve(part, plan=plan, events=tuple(e for e in part.events if e["event"] != "save"))
+             for part in (first, second)]  # fmt: skip
+    assert differences(*parts) == []
+
+
+def best_of(save_best, metrics, **more):
+    """A run of 3 validations with these metrics at each, and no best save."""
+    hook = {"type": "CheckpointHook", "save_best": save_best}
+    plan = flexcore.plan({**CONFIG, "default_hooks": {"checkpoint": hook}, **more}, KNOWN)
+    whole = recorded(plan)
+    events = tuple(
+        {**event, "metrics": metrics} if event["event"] == "validate" else event
+        for event in whole.events if not event.get("best")
+    )  # fmt: skip
+    return [text for text in differences(evolve(whole, events=events)) if text.startswith("best")]
+
+
+def test_the_best_of_any_metric_is_replayed():
+    first = "best {} at iteration 4: planned a save, as {} is the best so far, was nothing"
+    assert best_of("auto", {"loss": 0.3, "acc": 0.5}) == [first.format("loss", 0.3)]
+    assert best_of("acc", {"loss": 0.3}) == []
+    assert best_of("auto", {}) == []
+    assert best_of("auto", {"size": 3}) == []  # which way is better is not said
+    assert best_of(["acc", "loss"], {"loss": 0.3, "acc": 0.5}) == [
+        first.format("acc", 0.5),
+        first.format("loss", 0.3),
+    ]
+
+
+def test_the_best_in_the_iteration_loop_is_named_by_iterations():
+    loop = {"by_epoch": False, "max_iters": 8, "val_interval": 4}
+    plan = flexcore.plan({**CONFIG, "train_cfg": loop}, KNOWN)
+    steps = tuple((i, value_at(plan, "lr", i).value, planned_samples(plan, i)) for i in range(8))
+    events = []
+    for at, score in ((4, 0.5), (8, 0.7)):
+        events += [
+            {"event": "save", "iter": at, "name": f"iter_{at}", "best": False},
+            {"event": "validate", "iter": at, "epoch": 0, "metrics": {"acc": score}},
+            {"event": "save", "iter": at, "name": f"best_acc_iter_{at}", "best": True},
+        ]
+    segment = Segment(plan=plan, resumed=0, validated=False, steps=steps, events=tuple(events))
+    assert differences(segment) == []
+    renamed = [{**e, "name": e["name"].replace("iter_8", "epoch_0")} if e.get("best") else e for e in events]
+    assert differences(evolve(segment, events=tuple(renamed))) == [
+        "best acc at iteration 8: planned a save, as 0.7 is the best so far, was nothing",
+        "best at iteration 8: planned nothing, was a save as best_acc_epoch_0",
+    ]
+
+
+def test_a_plateau_is_replayed_from_the_metrics_on_record():
+    """patience 0: the second and third validations are worse, and each divides the LR by ten."""
+    plateau = {"type": "ReduceOnPlateauLR", "monitor": "acc", "rule": "greater", "patience": 0}
+    plan = flexcore.plan({**CONFIG, "param_scheduler": plateau}, KNOWN)
+    whole = recorded(plan, scores=(0.9, 0.5, 0.4))
+    rates = [0.1] * 8 + [0.1 * 0.1] * 4
+    steps = tuple((i, lr, samples) for (i, _, samples), lr in zip(whole.steps, rates, strict=True))
+    assert differences(evolve(whole, steps=steps)) == []
+    assert differences(evolve(whole, steps=(*steps[:8], (8, 0.1, 30), *steps[9:]))) == [
+        f"lr at iteration 8: planned {0.1 * 0.1!r}, was 0.1"
+    ]
+
+
+def test_two_optimizers_where_one_is_planned_is_told():
+    whole = recorded()
+    steps = ((0, (0.1, 0.1), 30), *whole.steps[1:])
+    assert differences(evolve(whole, steps=steps)) == ["lr at iteration 0: planned 1 optimizers, was 2"]
+    alone = tuple((i, (lr,), samples) for i, lr, samples in whole.steps)
+    assert differences(evolve(whole, steps=alone)) == []

@@ -243,7 +243,9 @@ def test_the_share_of_new_weights_in_an_average():
     annealed = EMA(ema_type="MomentumAnnealingEMA", momentum=0.1, gamma=4)
     assert [weight(annealed, steps) for steps in (1, 4, 36, 99)] == [4 / 5, 4 / 8, 0.1, 0.1]
     mean = EMA(ema_type="StochasticWeightAverage", interval=2)
-    assert [weight(mean, steps) for steps in (0, 2, 4)] == [1.0, 1 / 2, 1 / 3]
+    assert [weight(mean, steps) for steps in (0, 1, 2, 3, 4)] == [1.0, 1.0, 1 / 2, 1 / 2, 1 / 3]
+    usual = EMA(ema_type="MomentumAnnealingEMA")
+    assert [weight(usual, steps) for steps in (1, 100, 10**6)] == [100 / 101, 1 / 2, 0.0002]
 
 
 def test_a_plan_says_what_its_hooks_do_and_what_may_end_it():

@@ -5,14 +5,28 @@ from itertools import islice, pairwise
 
 import pytest
 import torch
+from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import flexcore
 from flexcore import Facts
 from flexcore.converting import structure
-from flexcore.curves import clashes, resolved, span, value, values
-from flexcore.schedules import FORMS, Schedule
+from flexcore.curves import clashes, local_step, lost, own, resolved, span, value, values
+from flexcore.schedules import (
+    FORMS,
+    Constant,
+    Cosine,
+    CosineRestart,
+    Exponential,
+    Linear,
+    MultiStep,
+    OneCycle,
+    Poly,
+    ReduceOnPlateau,
+    Schedule,
+    Step,
+)
 from tests.flexcore.base import KNOWN, planned
 
 TOTAL = 40
@@ -167,8 +181,6 @@ def test_maps_apply_in_the_order_they_begin_whatever_their_unit():
 
 def test_an_open_end_is_infinite():
     (ours,) = made({"type": "ConstantLR"})
-    from attrs import evolve
-
     assert span(evolve(ours, end=None), 1) == (0, math.inf)
     assert evolve(ours, end=None).last == 0
 
@@ -287,3 +299,119 @@ def test_curves_of_warmup_rise_and_decay_falls():
     values = [value(ours, 1.0, i, 1) for i in range(TOTAL)]
     assert all(a < b for a, b in pairwise(values[:10]))
     assert all(a > b for a, b in pairwise(values[10:]))
+
+
+LOOP = {"epoch_length": 5, "total_epochs": 3, "total": 15}
+UNTIMED = {"epoch_length": None, "total_epochs": 3, "total": None}
+
+
+@pytest.mark.parametrize(("schedule", "by_epoch", "loop", "expected"), [
+    (Step(), True, LOOP, Step(by_epoch=True, end=3)),
+    (Step(), False, LOOP, Step(by_epoch=False, end=15)),
+    (Step(by_epoch=False), True, LOOP, Step(by_epoch=False, end=15)),
+    (Step(by_epoch=True), False, LOOP, Step(by_epoch=True, end=3)),
+    (Step(end=2), True, LOOP, Step(by_epoch=True, end=2)),
+    (Step(by_epoch=False), False, UNTIMED, None),
+    (Step(by_epoch=False, end=9), False, UNTIMED, Step(by_epoch=False, end=9)),
+    (Step(end=2), True, UNTIMED, None),
+    (Step(), True, {**LOOP, "total_epochs": None}, None),
+    (Step(begin=1, convert_to_iter_based=True, step_size=2), True, LOOP,
+     Step(begin=5, by_epoch=False, end=15, step_size=10)),
+    (Step(convert_to_iter_based=True), False, LOOP, Step(convert_to_iter_based=True, by_epoch=False, end=15)),
+    (Cosine(begin=1), True, LOOP, Cosine(begin=1, by_epoch=True, end=3, T_max=2)),
+    (Cosine(begin=1, T_max=7), True, LOOP, Cosine(begin=1, by_epoch=True, end=3, T_max=7)),
+    (Cosine(begin=1, convert_to_iter_based=True), True, LOOP, Cosine(begin=5, by_epoch=False, end=15, T_max=10)),
+    (OneCycle(begin=1, eta_max=1.0), False, LOOP, OneCycle(begin=1, eta_max=1.0, by_epoch=False, end=15, total_steps=14)),
+    (OneCycle(eta_max=1.0, total_steps=9), False, LOOP,
+     OneCycle(eta_max=1.0, by_epoch=False, end=15, total_steps=9)),
+])  # fmt: skip
+def test_what_is_left_out_is_the_runs(schedule, by_epoch, loop, expected):
+    assert resolved(schedule, by_epoch=by_epoch, **loop) == expected
+
+
+@pytest.mark.parametrize(("longer", "expected"), [
+    (Step(begin=2, end=None, step_size=3), Step(begin=10, by_epoch=False, step_size=15)),
+    (Cosine(end=4), Cosine(end=20, by_epoch=False)),
+    (MultiStep(milestones=(1, 3), end=4), MultiStep(milestones=(5, 15), end=20, by_epoch=False)),
+    (OneCycle(eta_max=1.0, end=4), OneCycle(eta_max=1.0, end=20, by_epoch=False)),
+    (OneCycle(eta_max=1.0, end=4, total_steps=4), OneCycle(eta_max=1.0, end=20, by_epoch=False, total_steps=20)),
+    (CosineRestart(periods=(1, 2), end=4), CosineRestart(periods=(5, 10), end=20, by_epoch=False)),
+    (Exponential(gamma=32.0), Exponential(gamma=2.0, by_epoch=False)),
+])  # fmt: skip
+def test_a_curve_stretches_with_all_it_counts(longer, expected):
+    assert evolve(longer, by_epoch=True, convert_to_iter_based=True).stretched(5) == expected
+
+
+def test_the_shortest_curves():
+    """One step, two steps, and those whose period nobody said."""
+    assert [Poly(end=2).factor(t) for t in (0, 1)] == [1, 0]
+    assert Poly(end=1).factor(0) == 1
+    assert [Linear(end=2, start_factor=0.5).factor(t) for t in (0, 1)] == [0.5, 1]
+    assert Linear(end=1, start_factor=0.5).factor(0) == 0.5
+    assert [Constant(end=2, factor_value=0.5).factor(t) for t in (0, 1)] == [0.5, 1]
+    assert Constant(end=1, factor_value=0.5).factor(0) == 0.5
+    assert [Cosine().factor(t) for t in (0, 1)] == [1, 0]
+    assert [Cosine(eta_min=0.5).advance(1.0, 1.0, t) for t in (0, 1)] == [1, 0.5]
+
+
+@pytest.mark.parametrize(("schedule", "iteration", "length", "expected"), [
+    (Step(begin=2, end=5), 1, 10, None), (Step(begin=2, end=5), 2, 10, 0), (Step(begin=2, end=5), 4, 10, 2),
+    (Step(begin=2, end=5), 5, 10, 2), (Step(begin=2, end=5), 99, 10, 2), (Step(begin=2), 99, 10, 97),
+    (Step(begin=2, end=5, by_epoch=True), 19, 10, None), (Step(begin=2, end=5, by_epoch=True), 20, 10, 0),
+    (Step(begin=2, end=5, by_epoch=True), 39, 10, 1), (Step(begin=2, end=5, by_epoch=True), 60, 10, 2),
+    (Step(begin=2, end=5, by_epoch=True), 3, None, 1),
+])  # fmt: skip
+def test_a_step_is_counted_from_the_begin_and_held_at_the_last(schedule, iteration, length, expected):
+    assert local_step(schedule, iteration, length) == expected
+
+
+@pytest.mark.parametrize(("schedule", "length", "expected"), [
+    (Step(begin=2, end=5), 10, (2, 5)), (Step(begin=2), 10, (2, math.inf)),
+    (Step(begin=2, end=5, by_epoch=True), 10, (20, 50)), (Step(begin=2, end=5, by_epoch=True), None, (2, 5)),
+])  # fmt: skip
+def test_a_span_is_told_in_iterations(schedule, length, expected):
+    assert span(schedule, length) == expected
+
+
+FLOORED = Cosine(begin=4, end=8, T_max=4, eta_min=0.1)
+
+
+@pytest.mark.parametrize(("other", "clash"), [
+    (Step(end=4), False), (Step(end=5), True), (Step(begin=7), True), (Step(begin=8), False),
+    (Step(begin=5, end=6), True), (Step(begin=1, end=2, by_epoch=True), False), (Step(begin=0, end=1, by_epoch=True), True),
+])  # fmt: skip
+def test_an_anchored_schedule_clashes_with_what_it_overlaps(other, clash):
+    assert clashes([FLOORED, other], 8) is clash
+    assert clashes([other, FLOORED], 8) is clash
+    assert not clashes([FLOORED], 8)
+    assert not clashes([evolve(FLOORED, eta_min=None), other], 8)
+
+
+def test_a_cosine_that_turns_clashes_with_all_that_came_before():
+    turning = Cosine(begin=10, end=20, T_max=5)
+    assert clashes([turning, Step(end=3)], 1)
+    assert not clashes([turning, Step(begin=20, end=30)], 1)
+    assert not clashes([evolve(turning, T_max=10), Step(end=3)], 1)
+    assert not clashes([Step(end=3), Step(begin=5, end=6)], 1)
+
+
+@pytest.mark.parametrize(("schedules", "expected"), [
+    ([Constant(end=5, factor_value=0.0), FLOORED], (0,)),
+    ([FLOORED, Linear(end=5, start_factor=0.0)], (1,)),
+    ([Linear(end=5, start_factor=0.1), FLOORED], ()),
+    ([Constant(end=5, factor_value=0.5), FLOORED], ()),
+    ([Linear(end=4, start_factor=0.0), FLOORED], ()),
+    ([Linear(begin=4, end=5, start_factor=0.0), FLOORED], ()),
+    ([Linear(begin=4, end=6, start_factor=0.0), FLOORED], (0,)),
+    ([Linear(end=5, start_factor=0.0, param="momentum"), FLOORED], ()),
+    ([Linear(end=5, start_factor=0.0), Step(end=5)], ()),
+    ([Linear(end=5, start_factor=0.0), Constant(end=5, factor_value=0.0), FLOORED], (0, 1)),
+])  # fmt: skip
+def test_what_starts_at_zero_is_lost_in_a_recursion_of_factors(schedules, expected):
+    assert lost(schedules, 1) == expected
+
+
+def test_a_parameters_own_are_those_the_clock_moves():
+    mine, other, watched = Step(), Step(param="momentum"), ReduceOnPlateau()
+    assert own([mine, other, watched], "lr") == (mine,)
+    assert own([mine, other, watched], "momentum") == (other,)
