@@ -33,10 +33,40 @@ def test_the_launcher_is_the_first_whose_signs_are_there(names):
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("4", 4), ("0", None), ("-1", None), ("x", None), ("", None), ("9" * 20, None), ("²", None)],
+    [
+        ("4", 4),
+        ("1", 1),
+        ("0", None),
+        ("-1", None),
+        ("x", None),
+        ("", None),
+        ("9" * 9, 999_999_999),
+        ("9" * 10, None),
+        ("9" * 20, None),
+        ("²", None),
+        ("٣", None),
+    ],
 )
 def test_a_world_size_is_a_sensible_number_or_unknown(text, expected):
     assert world_size("pytorch", {"WORLD_SIZE": text}) == expected
+
+
+@pytest.mark.parametrize(("launcher", "environment", "expected"), [
+    ("mpi", {"OMPI_COMM_WORLD_SIZE": "4", "PMI_SIZE": "8"}, 4), ("mpi", {"PMI_SIZE": "8"}, 8),
+    ("mpi", {"OMPI_COMM_WORLD_SIZE": "x", "PMI_SIZE": "8"}, 8), ("mpi", {"WORLD_SIZE": "2"}, None),
+    ("slurm", {"SLURM_STEP_NUM_TASKS": "2", "SLURM_NTASKS": "4"}, 2), ("none", {"WORLD_SIZE": "2"}, None),
+])  # fmt: skip
+def test_each_launcher_counts_ranks_by_its_own_variables(launcher, environment, expected):
+    assert world_size(launcher, environment) == expected
+
+
+def test_a_launcher_is_present_by_any_of_its_signs():
+    assert present("none", {})
+    assert not present("pytorch", {})
+    assert not present("pytorch", {"RANK": "0"})
+    assert not present("mpi", {"RANK": "0", "WORLD_SIZE": "1"})
+    assert present("pytorch", {"RANK": "0", "WORLD_SIZE": "1"})
+    assert present("pytorch", {"TORCHELASTIC_RUN_ID": "a"})
 
 
 @pytest.mark.parametrize(("launcher", "strategy", "world", "seen"), tuple(product(
