@@ -100,6 +100,17 @@ UNSEEN: tuple[tuple[str, str, str, str], ...] = (
     ("gradients one optimizer's loss leaves in another's parameters", "stay", "are cleared as an iteration's window closes", "A resume could not know them."),
     ("ZeroRedundancyOptimizer", "its checkpoints are its own", "holds the plain optimizer's state in checkpoints", "They go on under either, on any number of ranks."),
     ("ranks under several optimizers", "MMSeparateDistributedDataParallel", "DDPStrategy averages gradients as each optimizer steps", "Each gradient is averaged once, however often a part is called."),
+    ("load_from", "strips \"module.\", leaves out what does not fit, executes what the pickle says",
+     "strips \"module.\" where all names have it, refuses what does not fit, reads tensors alone",
+     "Half-loaded weights and a pickle's code are both surprises."),
+    ("load_from and resume with a URL", "fetches it", "is refused", "A plan must not depend on what a server answers."),
+    ("compile", "compiles the wrapped model's method", "compiles the model's method before it is wrapped",
+     "Evaluations, which call the model itself, are compiled too."),
+    ("mp_start_method", "is set for the whole process", "is that of the loaders' workers", "A run leaves its process as it was."),
+    ("SyncBuffersHook in an iteration loop", "averages before each validation", "is refused",
+     "A validation uses the buffers that are saved, rank 0's."),
+    ("DDPStrategy's model_wrapper and sync_bn", "wrap and convert the model", "are refused with what to write instead",
+     "Their settings are the strategy's own; converting is the model's."),
     ("log directory", "<timestamp>", "<timestamp>_<run id>", "Two runs in one second stay apart."),
 )  # fmt: skip
 
