@@ -6,6 +6,7 @@ from attrs import frozen
 
 from flexcore.components import Component, Data, Supplied
 from flexcore.hooks import Hook, HookSlot
+from flexcore.log_specs import LogProcessor, Visualizer
 from flexcore.loops import OwnEvalLoop, TestLoop, TrainLoop, ValLoop
 from flexcore.schedules import Schedule
 from flexcore.strategies import Auto, Strategy
@@ -210,43 +211,6 @@ class EnvCfg:
 
 
 @frozen(kw_only=True)
-class LogProcessor:
-    """How logged values are smoothed (window, in iterations) and printed (num_digits)."""
-
-    NAME = "LogProcessor"
-    window_size: int = 10
-    by_epoch: bool | None = None
-    custom_cfg: Data | None = None
-    num_digits: int = 4
-    log_with_hierarchy: bool = False
-    mean_pattern: str | None = None
-
-
-@frozen(kw_only=True)
-class LocalBackend:
-    """events.jsonl in the log directory; always there, named for FlexibleRunner's vocabulary."""
-
-    NAME = "LocalVisBackend"
-
-
-@frozen(kw_only=True)
-class TensorBoardBackend:
-    """Scalars to TensorBoard, under the log directory."""
-
-    NAME = "TensorboardVisBackend"
-
-
-VisBackend = LocalBackend | TensorBoardBackend
-
-
-@frozen(kw_only=True)
-class Visualizer:
-    NAME = "Visualizer"
-    name: str | None = None
-    vis_backends: tuple[VisBackend, ...] | None = None
-
-
-@frozen(kw_only=True)
 class Config:
     """One training, validation or test job as asked for. Fields are FlexibleRunner's arguments, and ours.
 
@@ -276,7 +240,7 @@ class Config:
     resume: bool | str = False
     launcher: Literal["none", "pytorch", "slurm", "mpi"] | None = None
     env_cfg: EnvCfg = EnvCfg()
-    log_processor: LogProcessor = LogProcessor()
+    log_processor: LogProcessor = LogProcessor()  # noqa: RUF009 - frozen
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
     visualizer: Visualizer | None = None
     default_scope: str | None = None

@@ -16,6 +16,7 @@ class CheckpointFact:
         validated: the validation due at that point was done before the save.
         trajectory: (field, JSON text) of what decided its weights; see flexcore.starting.
         hooks: the keys under which it holds hooks' state; None: not known.
+        record: the name all starts of its training are kept together under; see Plan.record.
     """
 
     path: str
@@ -29,6 +30,7 @@ class CheckpointFact:
     strategy: str | None = None
     best: bool = False
     hooks: tuple[str, ...] | None = None
+    record: str | None = None
 
 
 @frozen(kw_only=True)

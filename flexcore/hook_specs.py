@@ -5,6 +5,7 @@ from typing import Literal
 from attrs import frozen
 
 from flexcore.components import Data
+from flexcore.log_specs import ARTIFACT_SUFFIXES
 
 Average = Literal["ExponentialMovingAverage", "MomentumAnnealingEMA", "StochasticWeightAverage"]
 
@@ -43,7 +44,12 @@ class SamplerSeed:
 class Logger:
     """Logs every `interval` training iterations and after each evaluation (LoggerHook).
 
-    ignore_last: leave out the short group of iterations at the end of an epoch.
+    Attributes:
+        ignore_last: leave out the short group of iterations at the end of an epoch.
+        interval_exp_name: tell the experiment's name every so many iterations; None: never.
+        log_metric_by_epoch: backends count evaluations by epoch; by iteration otherwise, as training values.
+        out_dir: files of the log directory ending in out_suffix are copied under it as the run ends.
+        keep_local, backend_args, file_client_args: FlexibleRunner's; what they would change is refused.
     """
 
     NAME = "LoggerHook"
@@ -51,7 +57,13 @@ class Logger:
     STAGES = ("after_train_iter", "after_val_epoch", "after_test_epoch")
     interval: int = 10
     ignore_last: bool = True
-    log_metric_by_epoch: bool = True
+    interval_exp_name: int | None = None
+    log_metric_by_epoch: bool = False
+    out_dir: str | None = None
+    out_suffix: str | tuple[str, ...] = ARTIFACT_SUFFIXES
+    keep_local: bool = True
+    backend_args: Data | None = None
+    file_client_args: Data | None = None
     priority: int | str | None = None
 
 

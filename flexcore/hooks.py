@@ -83,7 +83,7 @@ BuiltinHook = (
 )  # fmt: skip
 BUILTIN_HOOKS: tuple[type[BuiltinHook], ...] = get_args(BuiltinHook)
 
-STATEFUL: tuple[type[BuiltinHook], ...] = (ParamScheduler, Checkpoint, EMA, EarlyStopping, NaNGuard)
+STATEFUL: tuple[type[BuiltinHook], ...] = (Logger, ParamScheduler, Checkpoint, EMA, EarlyStopping, NaNGuard)
 """The built-in hooks whose state a checkpoint holds."""
 
 DEFAULT_SLOTS: Mapping[str, BuiltinHook] = {

@@ -1,6 +1,6 @@
 """When training values are logged, as arithmetic on completed iterations."""
 
-from flexcore.run_plan import Logging
+from flexcore.reporting import Logging
 from flexcore.timeline import Timeline
 
 

@@ -21,7 +21,6 @@ from flexcore.hooks import (
     STATEFUL,
     Checkpoint,
     Hook,
-    Logger,
     ParamScheduler,
     PlannedHook,
     UserHook,
@@ -35,8 +34,9 @@ from flexcore.noticing import notices, supplied_slots, unresolved
 from flexcore.optimizing import optimizers
 from flexcore.plan_files import trajectory
 from flexcore.problems import ConfigError, Problem
+from flexcore.reporting import logging
 from flexcore.rules import problem
-from flexcore.run_plan import Fresh, Logging, Mode, Names, Plan, Saving
+from flexcore.run_plan import Fresh, Mode, Names, Plan, Saving
 from flexcore.sampling import derived_seed
 from flexcore.saving import out_dir, saving
 from flexcore.schedules import ReduceOnPlateau
@@ -134,10 +134,10 @@ def _assembled(config: Config, facts: Facts, mode: Mode, smoke: bool) -> tuple[P
     problems += found
     if _errors(problems):
         return None, problems
-    hooks = planned_hooks(config, facts)
+    hooks, names = planned_hooks(config, facts), _names(config, facts, smoke)
     evaluate = partial(evaluation, config, facts, ranks=ranks, env=env, smoke=smoke)
     return Plan(
-        format_version=config.format_version, mode=mode, smoke=smoke, names=_names(config, facts, smoke),
+        format_version=config.format_version, mode=mode, smoke=smoke, names=names,
         environment=env, strategy=strategy, model=config.model or Supplied(), loss=config.loss,
         data_preprocessor=preprocessing.chosen(config),
         compile=_compile(config), train=parts.data, batching=parts.batching,
@@ -146,7 +146,7 @@ def _assembled(config: Config, facts: Facts, mode: Mode, smoke: bool) -> tuple[P
         validation=evaluate("val") if mode in ("train", "val") else None,
         testing=evaluate("test") if mode == "test" or smoke else None,
         saving=_saving(config, hooks, smoke) if trains else None,
-        logging=_logging(config, hooks), hooks=hooks, start=Fresh(), notices=(), unresolved=(),
+        logging=logging(config, hooks, names.work_dir), hooks=hooks, start=Fresh(), notices=(), unresolved=(),
         config=config, facts=facts,
     ), problems  # fmt: skip
 
@@ -207,19 +207,6 @@ def _saving(config: Config, hooks: tuple[PlannedHook, ...], smoke: bool) -> Savi
     made = saving(hook, config.train_cfg)
     once = evolve(made.points, save_begin=0, save_last=True)
     return evolve(made, points=once, every_seconds=None) if smoke else made
-
-
-def _logging(config: Config, hooks: tuple[PlannedHook, ...]) -> Logging:
-    logger = next((h.hook for h in hooks if isinstance(h.hook, Logger)), None)
-    given = config.visualizer.vis_backends if config.visualizer is not None else None
-    names = ("TensorboardVisBackend",) if given is None else tuple(backend.NAME for backend in given)
-    return Logging(
-        interval=logger.interval if logger is not None else None,
-        ignore_last=logger.ignore_last if logger is not None else True,
-        mean_pattern=config.log_processor.mean_pattern,
-        window=config.log_processor.window_size, digits=config.log_processor.num_digits, level=config.log_level,
-        backends=tuple(dict.fromkeys(("LocalVisBackend", *names))),
-    )  # fmt: skip
 
 
 def _names(config: Config, facts: Facts, smoke: bool) -> Names:

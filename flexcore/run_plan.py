@@ -11,6 +11,7 @@ from flexcore.hooks import PlannedHook
 from flexcore.loops import TTA
 from flexcore.plan_training import Batching, Optimizer, TrainData
 from flexcore.problems import Problem
+from flexcore.reporting import Logging
 from flexcore.sampling import Order
 from flexcore.schedules import Schedule
 from flexcore.strategies import Compile, Strategy
@@ -40,7 +41,8 @@ class Resume:
     """Continue a checkpoint: weights, optimizer, counters, RNG, hooks and sample position.
 
     epoch, iter: completed counts when it was saved; None while the checkpoint has not been looked at.
-    validated: the validation due at that point is already done.
+    validated: the validation due at that point is already done. record: the name of the record it goes on with;
+    None: the checkpoint is of another work_dir, or does not say.
     """
 
     NAME = "Resume"
@@ -49,6 +51,7 @@ class Resume:
     iter: int | None = None
     validated: bool = False
     because: str = ""
+    record: str | None = None
 
 
 Start = Fresh | LoadWeights | Resume
@@ -171,23 +174,6 @@ class Saving:
 
 
 @frozen(kw_only=True)
-class Logging:
-    """What is printed and recorded: every `interval` iterations, means over `window` of them.
-
-    interval None: the logger hook was removed; nothing is printed while training. mean_pattern: a regular
-    expression; a value whose name it is not found in is shown as it was last. None: means of all.
-    """
-
-    interval: int | None
-    ignore_last: bool
-    window: int
-    digits: int
-    level: str
-    backends: tuple[str, ...]
-    mean_pattern: str | None = None
-
-
-@frozen(kw_only=True)
 class Unresolved:
     """A plan field that stays symbolic and the fact that would settle it."""
 
@@ -237,6 +223,24 @@ class Plan:
     def schedules(self) -> tuple[Schedule, ...] | None:
         """What moves the groups of `optimizer`; None while the run's length is unknown."""
         return self.optimizers[0].schedules if self.optimizers else None
+
+    @property
+    def record(self) -> str | None:
+        """What all starts of this training are kept together under: the name of the first one's log directory."""
+        if self.mode == "train" and isinstance(self.start, Resume) and self.start.record is not None:
+            return self.start.record
+        return None if self.names.log_dir is None else self.names.log_dir.rsplit("/", 1)[-1]
+
+    @property
+    def title(self) -> str:
+        """How trackers call the run, the same for all its starts."""
+        own, record = self.names.experiment_name, self.record
+        given = (
+            own
+            if self.names.timestamp is None
+            else own.removesuffix(f"_{self.names.timestamp}_{self.names.run_id}")
+        )
+        return given if record is None else f"{given}_{record}"
 
     @property
     def supplied(self) -> tuple[str, ...]:

@@ -50,24 +50,29 @@ def chosen(config: Config, facts: Facts) -> Start:
     """The starting point by DESIGN's matrix. (True, X) prefers work_dir's newest, so a requeued job goes on."""
     resume, load_from = config.resume, config.load_from
     if isinstance(resume, str):
-        return _resumed(facts.named_checkpoint, resume, "resume names it")
+        return _resumed(facts, facts.named_checkpoint, resume, "resume names it")
     if not resume:
         return Fresh() if load_from is None else LoadWeights(path=load_from)
     found = newest(facts.checkpoints)
     if found is not None:
-        return _resumed(found, found.path, "newest complete checkpoint in work_dir")
+        return _resumed(facts, found, found.path, "newest complete checkpoint in work_dir")
     if load_from is not None:
         held = "work_dir has not been looked at" if facts.checkpoints is None else "work_dir holds none"
-        return _resumed(facts.named_checkpoint, load_from, f"load_from names it and {held}")
+        return _resumed(facts, facts.named_checkpoint, load_from, f"load_from names it and {held}")
     if facts.checkpoints is None:
         return Fresh(because="resume=True, but work_dir has not been looked at")
     return Fresh(because="resume=True found no complete checkpoint in work_dir")
 
 
-def _resumed(fact: CheckpointFact | None, path: str, because: str) -> Resume:
+def _resumed(facts: Facts, fact: CheckpointFact | None, path: str, because: str) -> Resume:
+    """A checkpoint that stands in work_dir goes on with its record; another's starts one here."""
     if fact is None:
         return Resume(path=path, because=because)
-    return Resume(path=path, epoch=fact.epoch, iter=fact.iter, validated=fact.validated, because=because)
+    own = any((one.name, one.record) == (fact.name, fact.record) for one in facts.checkpoints or ())
+    return Resume(
+        path=path, epoch=fact.epoch, iter=fact.iter, validated=fact.validated, because=because,
+        record=fact.record if own else None,
+    )  # fmt: skip
 
 
 def fact_of(start: Start, facts: Facts) -> CheckpointFact | None:

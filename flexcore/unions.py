@@ -5,7 +5,7 @@ from typing import Any, get_args
 
 from attrs import field, frozen
 
-from flexcore import config, hooks, loops, schedules, strategies
+from flexcore import config, hooks, log_specs, loops, schedules, strategies
 from flexcore.components import Component, Data, freeze, holds_supplied, is_import_path, last_segment
 from flexcore.hooks import UserHook
 from flexcore.loops import OwnEvalLoop, OwnTrainLoop
@@ -179,11 +179,10 @@ TAGGED: tuple[Tagged, ...] = (
     Tagged("schedule", _schedule_members()),
     Tagged(
         "visualizer backend",
-        _by_name(*get_args(config.VisBackend)),
-        unbuilt=frozenset({"WandbVisBackend", "MLflowVisBackend"}),
+        _by_name(*get_args(log_specs.VisBackend)),
         retired=dict.fromkeys(
             ("ClearMLVisBackend", "NeptuneVisBackend", "DVCLiveVisBackend", "AimVisBackend"),
-            "Use LocalVisBackend or TensorboardVisBackend.",
+            "Use TensorboardVisBackend, WandbVisBackend or MLflowVisBackend.",
         ),
     ),
     Tagged("starting point", _by_name(Fresh, LoadWeights, Resume)),

@@ -32,7 +32,7 @@ from shell.evaluating import EvalFeed, Metrics
 from shell.hooks import BUILTIN, SET_UP_BY_SPEC
 from shell.hooks.sampler_seed import SamplerSeedHook
 from shell.loggers.console import Console
-from shell.loggers.tensorboard import TensorBoardSink
+from shell.loggers.sinks import Sinks
 from shell.observing import observed
 from shell.optim_wrappers import AnyOptim, OptimWrapper, OptimWrapperDict
 from shell.own_evaluations import OwnEvaluation
@@ -162,8 +162,8 @@ def _user_hook(planned: PlannedHook) -> Any:
     return hook
 
 
-def assemble(run: Run, built: Built, console: Console, writer: CheckpointWriter) -> list[Any]:
-    """Strategy, optimizer, hooks, evaluation feeds, in that order; returns the sinks to close."""
+def assemble(run: Run, built: Built, console: Console, writer: CheckpointWriter) -> Sinks:
+    """Strategy, optimizer, hooks, evaluation feeds, in that order; returns the sinks to open and close."""
     plan = run.plan
     run.strategy = executor(plan.strategy, run.device)
     run.contract, run.model = built.contract, built.model
@@ -172,7 +172,7 @@ def assemble(run: Run, built: Built, console: Console, writer: CheckpointWriter)
     run.called = run.strategy.prepare(built.model, self_stepping=built.contract.loss is None)
     if plan.optimizers:
         run.optim_wrapper = _optim_wrapper(run, built)
-    sinks = _sinks(run)
+    sinks = Sinks(run)
     run.stages = Stages(
         run, [(_hook(run, h, built, sinks, console, writer), *_called(h, plan)) for h in plan.hooks]
     )
@@ -204,7 +204,7 @@ def _called(planned: PlannedHook, plan: Plan) -> tuple[tuple[str, ...], bool]:
 
 
 def _hook(
-    run: Run, planned: PlannedHook, built: Built, sinks: list[Any], console: Console, writer: CheckpointWriter
+    run: Run, planned: PlannedHook, built: Built, sinks: Sinks, console: Console, writer: CheckpointWriter
 ) -> Any:
     spec = planned.hook
     if isinstance(spec, UserHook):
@@ -213,7 +213,7 @@ def _hook(
     if isinstance(spec, ParamScheduler):
         arguments = (run.plan,)
     elif isinstance(spec, Logger):
-        arguments = (sinks, console)
+        arguments = (run.plan.logging, sinks, console)
     elif isinstance(spec, Checkpoint):
         arguments = (writer,)
     elif isinstance(spec, SET_UP_BY_SPEC):
@@ -235,15 +235,6 @@ def _optimizer(planned: Optimizer, built: Built) -> torch.optim.Optimizer:
         chosen: torch.optim.Optimizer = built.optimizer
         return chosen
     return parameters.optimizer(planned, built.model)
-
-
-def _sinks(run: Run) -> list[Any]:
-    wanted = (
-        "TensorboardVisBackend" in run.plan.logging.backends and run.rank == 0 and run.log_dir is not None
-    )
-    visualizer = run.plan.config.visualizer
-    name = (visualizer.name if visualizer is not None else None) or "tensorboard"
-    return [TensorBoardSink(run.log_dir / name)] if wanted and run.log_dir is not None else []
 
 
 def _feeds(run: Run, part: Evaluation, mode: str, built: Built) -> list[tuple[EvalFeed, Metrics]]:

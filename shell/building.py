@@ -6,18 +6,20 @@ from collections.abc import Callable, Iterator, Sized
 from contextlib import suppress
 from typing import Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from flexcore import preprocessing
 from flexcore.components import Component, Data, Items, Supplied, is_import_path, thaw
 from flexcore.config import Config, DataLoader
 from flexcore.evaluating import is_dump
 from flexcore.hooks import UserHook, merged
+from flexcore.log_rules import METHODS, rules
 from flexcore.loops import TTA, OwnEvalLoop, OwnTrainLoop, TestLoop
 from flexcore.problems import Path, Problem, did_you_mean
 from flexcore.rules import problem
 from flexcore.run_plan import Mode, Plan, Resume
 from flexcore.wrappers import asked
+from shell.loggers.packages import missing
 
 COLLATES = ("default_collate", "pseudo_collate")
 RECURSIVE = "_recursive_"
@@ -160,7 +162,7 @@ def unresumable(plan: Plan) -> Iterator[Problem]:
 def problems(config: Config, mode: Mode, *, smoke: bool = False) -> list[Problem]:
     """Every component that cannot be found or would not accept its arguments. Imports, builds nothing."""
     found = [p for one in placed(config, mode, smoke=smoke) for p in _problems(one)]
-    return [*found, *_compilers(config.compile)]
+    return [*found, *_compilers(config.compile), *_statistics(config), *missing(config)]
 
 
 def _compilers(asked: bool | Data) -> Iterator[Problem]:
@@ -176,6 +178,18 @@ def _compilers(asked: bool | Data) -> Iterator[Problem]:
         yield problem(
             "FK013", ("compile", "backend"), text, did_you_mean(name, known).strip() or "Correct it."
         )
+
+
+def _statistics(config: Config) -> Iterator[Problem]:
+    """Functions that log rules name, which are called with values and the rule's own arguments."""
+    for i, rule in enumerate(rules(config.log_processor.custom_cfg)):
+        if rule.method not in METHODS:
+            path: Path = ("log_processor", "custom_cfg", i)
+            called = Component(type=rule.method, kwargs=rule.kwargs)
+            for found in _problems(Placed(path, called, given=1)):
+                yield evolve(
+                    found, path=(*path, "method_name") if found.path == (*path, "type") else found.path
+                )
 
 
 def _problems(one: Placed) -> Iterator[Problem]:

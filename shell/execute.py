@@ -8,6 +8,7 @@ from typing import Any
 
 from flexcore.facts import Facts
 from flexcore.planning import plan as make_plan
+from flexcore.problems import ConfigError
 from flexcore.run_plan import LoadWeights, Mode, Plan, Resume
 from shell import probe, processes, settling, weights
 from shell.assembling import Built, assemble, build, passes
@@ -17,6 +18,7 @@ from shell.evaluating import evaluate
 from shell.events import Recorder
 from shell.locking import work_dir_lock
 from shell.loggers.console import Console
+from shell.loggers.sinks import Sinks
 from shell.loops import Stopper, train
 from shell.own_loops import LoopRun
 from shell.results import CheckpointRefused, RunResult
@@ -118,10 +120,12 @@ def _conducted(run: Run, built: Built, console: Console, signals: StopSignals) -
     plan = run.plan
     store = Store(pathlib.Path(plan.names.checkpoint_dir), plan.names.run_id or "run")
     sinks = assemble(run, built, console, CheckpointWriter(store if run.rank == 0 else None))
+    ended = None
     try:
         if isinstance(run, LoopRun):
             run.attach(passes(run, built))
         _start(run, store)
+        _open(sinks, run.group)
         run.recorder.event("start", mode=plan.mode, iter=run.completed, epoch=run.epoch, validated=run.validated,
                            start=type(plan.start).__name__, from_=getattr(plan.start, "path", None),
                            plan_digest=run.plan_digest, world_size=run.world_size)  # fmt: skip
@@ -131,14 +135,24 @@ def _conducted(run: Run, built: Built, console: Console, signals: StopSignals) -
         run.recorder.event(
             "stop", reason=reason, iter=run.completed, epoch=run.epoch, save_failed=run.save_failed
         )
+        ended = reason
     finally:
-        for sink in sinks:
-            sink.close()
+        sinks.close(ended)
     return RunResult(
         reason=reason, metrics=dict(run.metrics), epoch=run.epoch, iter=run.completed,
         checkpoints=tuple(run.checkpoints), work_dir=plan.names.work_dir, log_dir=plan.names.log_dir,
         save_failed=run.save_failed, plan=plan,
     )  # fmt: skip
+
+
+def _open(sinks: Sinks, group: processes.Group) -> None:
+    """Rank 0's backends; one that cannot be opened ends every rank."""
+    failure = None
+    try:
+        sinks.begin()
+    except ConfigError as error:
+        failure = error
+    settling.raise_together(group, failure)
 
 
 def _carried_out(run: Run, built: Built, signals: StopSignals) -> str:

@@ -136,6 +136,7 @@ def fact_of(manifest: "Manifest") -> CheckpointFact:
         strategy=fields.get("strategy"),
         best=bool(fields.get("best", False)),
         hooks=_hook_keys(fields.get("state")),
+        record=fields.get("record"),
     )
 
 

@@ -57,6 +57,7 @@ class Run:
         self.replay_from: Any = None
         self.recent: deque[Mapping[str, Any]] = deque(maxlen=plan.logging.window)
         self.custom: dict[str, deque[float]] = {}
+        self.followed: dict[str, Callable[[Any], None]] = {}
         self.data_seconds = self.step_seconds = 0.0
         self.save_failed = False
         self.started_at_iter = self.completed = self.beats = 0
@@ -89,6 +90,8 @@ class Run:
         """Record a value; the next log line shows its mean over the log window."""
         kept = value.detach() if isinstance(value, torch.Tensor) else value
         self.custom.setdefault(name, deque(maxlen=self.plan.logging.window)).append(kept)  # type: ignore[arg-type]
+        if name in self.followed:
+            self.followed[name](kept)
 
     def request_stop(self, reason: str, *, alike: bool = False) -> None:
         """Ask for an orderly end: at the next agreed step the window is finished, saved and the run stops.
@@ -106,7 +109,8 @@ class Run:
 class Stages:
     """The calls of each stage in the plan's order, compiled once; a stage nobody listens to is an empty tuple.
 
-    `every`: calls needed at each iteration. `full`: those and the built-in ones that wait for their due point.
+    `every`: calls needed at each iteration. `full`: those and the built-in ones that wait for their due point; of these,
+    what is needed at each iteration all the same is called "each_" + stage.
     """
 
     def __init__(self, run: Run, hooks: list[tuple[Any, tuple[str, ...], bool]]) -> None:
@@ -119,8 +123,9 @@ class Stages:
                 method = getattr(hook, stage, None)
                 if method is not None:
                     self.full[stage] = (*self.full.get(stage, ()), method)
-                    if not timed:
-                        self.every[stage] = (*self.every.get(stage, ()), method)
+                each = getattr(hook, f"each_{stage}", None) if timed else method
+                if each is not None:
+                    self.every[stage] = (*self.every.get(stage, ()), each)
         self.timed = [hook for hook, _, timed in hooks if timed]
         self.contributors = [hook.log_values for hook in self.hooks if hasattr(hook, "log_values")]
 

@@ -115,7 +115,7 @@ def position(run: Run, done: int) -> dict[str, Any]:
     return {
         "epoch": epoch, "iter": done, "world_size": run.world_size, "strategy": plan.strategy.NAME,
         "trajectory": [list(pair) for pair in trajectory(plan)], "trajectory_digest": plan.trajectory_digest,
-        "plan_digest": run.plan_digest, "run_id": plan.names.run_id,
+        "plan_digest": run.plan_digest, "run_id": plan.names.run_id, "record": plan.record,
         "plan": plan.to_json(), "versions": dict(plan.facts.versions or ()),
     }  # fmt: skip
 

@@ -9,6 +9,7 @@ from flexcore.checks import (
     hooks,
     optimizers,
     owning,
+    reporting,
     saving,
     schedules,
     sections,
@@ -22,7 +23,7 @@ from flexcore.problems import Problem
 Check = Callable[[Config, Facts, frozenset[str]], Iterator[Problem]]
 CHECKS: tuple[Check, ...] = (
     sections.groups, sections.starting, sections.ranges, sections.names, unbuilt.unbuilt,
-    data.loaders, preprocessing, optimizers.optimizers, owning.owning, schedules.schedules, schedules.scaling, saving.hooks, saving.checkpoints, hooks.built_in,
+    data.loaders, preprocessing, optimizers.optimizers, owning.owning, schedules.schedules, schedules.scaling, saving.hooks, saving.checkpoints, hooks.built_in, reporting.reporting,
     environment.environment, evaluating.evaluating,
 )  # fmt: skip
 

@@ -79,11 +79,9 @@ class Console:
             handler.close()
 
     def train_line(self, run: Run, done: int, values: Mapping[str, float]) -> None:
-        epoch = (
-            f"epoch {run.epoch + 1}/{run.max_epochs}  "
-            if self.plan.timeline and self.plan.timeline.by_epoch and not self.plan.timeline.opaque
-            else ""
-        )
+        clock = self.plan.timeline
+        counts = self.plan.logging.by_epoch and clock is not None and not clock.opaque
+        epoch = f"epoch {run.epoch + 1}/{run.max_epochs}  " if counts else ""
         if self._progress is not None:
             self._progress.update(
                 self._task, completed=done, description=f"{epoch}loss {values.get('loss', float('nan')):.4f}"
@@ -101,14 +99,16 @@ class Console:
         digits, clock, after = self.plan.logging.digits, self.plan.timeline, ""
         shown = "  ".join(f"{name} {value:.{digits}f}" for name, value in metrics.items())
         if mode == "val" and clock is not None:
-            after = f" after epoch {run.epoch}" if clock.by_epoch else f" after iter {run.completed}"
+            after = (
+                f" after epoch {run.epoch}" if self.plan.logging.by_epoch else f" after iter {run.completed}"
+            )
         self.logger.info("%s%s  %s", "validation" if mode == "val" else mode, after, shown)
 
 
 def _value(name: str, value: float, digits: int) -> str:
     if name in UNITS:
         return f"{value:.{digits}f} {UNITS[name]}"
-    return f"{name} {value:.4e}" if name == "lr" or name.endswith(".lr") else f"{name} {value:.{digits}f}"
+    return f"{name} {value:.{digits}{'e' if name.endswith('lr') else 'f'}}"
 
 
 def _clock(seconds: float) -> str:

@@ -318,7 +318,7 @@ CASES: dict[str, tuple[Any, Facts, list[str]]] = {
             "strategy.type: 'DDPStratgy' is not a known strategy. Did you mean \"DDPStrategy\"? [FK013]",
             "param_scheduler.0.type: 'LinarLR' is not a known schedule. Did you mean \"LinearLR\"? [FK013]",
             "custom_hooks.0.type: 'MyHook' is not a known hook. Did you mean \"EMAHook\"? [FK013]",
-            "visualizer.vis_backends.0.type: 'Zzz' is not a known visualizer backend. Known: LocalVisBackend, TensorboardVisBackend. [FK013]",
+            "visualizer.vis_backends.0.type: 'Zzz' is not a known visualizer backend. Known: LocalVisBackend, MLflowVisBackend, TensorboardVisBackend, WandbVisBackend. [FK013]",
             "env_cfg.dist_cfg.backend: 'ncl' is not a torch.distributed backend. Known: nccl, gloo, mpi, ucc. [FK013]",
         ],
     ),
@@ -326,36 +326,22 @@ CASES: dict[str, tuple[Any, Facts, list[str]]] = {
         base(
             strategy="FSDPStrategy",
             optim_wrapper={"type": "DeepSpeedOptimWrapper"},
-            visualizer={"vis_backends": ["WandbVisBackend"]},
         ),
         KNOWN,
         [
             'optim_wrapper.type: "DeepSpeedOptimWrapper" is known but not built yet. Use one of: AmpOptimWrapper, OptimWrapper. [FK014]',
             'strategy.type: "FSDPStrategy" is known but not built yet. Use one of: DDPStrategy, SingleDeviceStrategy, auto. [FK014]',
-            'visualizer.vis_backends.0.type: "WandbVisBackend" is known but not built yet. Use one of: LocalVisBackend, TensorboardVisBackend. [FK014]',
         ],
     ),
     "FK014 keys": (
         validating(
             optim_wrapper=W(constructor="X"),
-            log_processor={
-                "custom_cfg": {},
-                "log_with_hierarchy": True,
-                "by_epoch": False,
-            },
             val_dataloader=L(num_batch_per_epoch=3),
-            default_hooks={
-                "logger": {"type": "LoggerHook", "log_metric_by_epoch": False},
-            },
         ),
         KNOWN,
         [
             "optim_wrapper.constructor: 'X' is understood but not built yet. Remove it; nothing is silently ignored. [FK014]",
             "val_dataloader.num_batch_per_epoch: 3 is understood but not built yet. Remove it; nothing is silently ignored. [FK014]",
-            "log_processor.custom_cfg: {} is understood but not built yet. Remove it; nothing is silently ignored. [FK014]",
-            "log_processor.log_with_hierarchy: True is understood but not built yet. Remove it; nothing is silently ignored. [FK014]",
-            "log_processor.by_epoch: False is understood but not built yet. Remove it; nothing is silently ignored. [FK014]",
-            "default_hooks.logger.log_metric_by_epoch: False is understood but not built yet. Remove it; nothing is silently ignored. [FK014]",
         ],
     ),
     "FK014 amp": (
@@ -404,7 +390,7 @@ CASES: dict[str, tuple[Any, Facts, list[str]]] = {
             'custom_hooks.0.type: "NPUProfilerHook" is retired. Use ProfilerHook. [FK017]',
             'custom_hooks.1.type: "PrepareTTAHook" is retired. Set test_cfg=dict(tta=dict(transforms=["identity", "hflip"])), with merge="pkg.module:function" for what merge_preds did. [FK017]',
             'custom_hooks.2.type: "NaiveVisualizationHook" is retired. Set test_cfg=dict(predictions="FILE") and draw from that file. [FK017]',
-            'visualizer.vis_backends.0.type: "AimVisBackend" is retired. Use LocalVisBackend or TensorboardVisBackend. [FK017]',
+            'visualizer.vis_backends.0.type: "AimVisBackend" is retired. Use TensorboardVisBackend, WandbVisBackend or MLflowVisBackend. [FK017]',
             'tta_model: is retired. Set test_cfg=dict(tta=dict(transforms=["identity", "hflip"])), with merge="pkg.module:function" for what merge_preds did. [FK017]',
         ],
     ),
@@ -1288,7 +1274,7 @@ INFOS: dict[str, tuple[Any, Facts, list[str]]] = {
             resume=True, custom_hooks=[{"type": "EMAHook"}, {"type": "a:B"}, {"type": "a.B"}, {"type": "a:C"}]
         ),
         evolve(
-            resumed(hooks=("CheckpointHook", "a.B")),
+            resumed(hooks=("CheckpointHook", "LoggerHook", "a.B")),
             hooks=(
                 HookFact(place=1, stages=(), stateful=True),
                 HookFact(place=2, stages=(), stateful=True),

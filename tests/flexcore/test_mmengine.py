@@ -111,6 +111,16 @@ UNSEEN: tuple[tuple[str, str, str, str], ...] = (
      "A validation uses the buffers that are saved, rank 0's."),
     ("DDPStrategy's model_wrapper and sync_bn", "wrap and convert the model", "are refused with what to write instead",
      "Their settings are the strategy's own; converting is the model's."),
+    ("log_with_hierarchy", "False: train/loss and val/loss are both \"loss\" in backends", "True", "Two values under one name are one curve of nonsense."),
+    ("log_metric_by_epoch", "True", "False: by iteration", "Training and validation share an axis."),
+    ("mean_pattern", "smooths losses, times and gradient norms", "smooths every value", "What is logged between two lines counts."),
+    ("a window of log_processor after a resume", "starts empty, or holds all that was ever logged", "goes on where it was", "A resumed run shows what an uninterrupted one shows."),
+    ("custom_cfg with a function registered in HistoryBuffer", "method_name is its name", "is module:function of (values, **kwargs), over a number of values", "There are no registries, and not every value ever logged is kept."),
+    ("interval_exp_name", "1000", "None: never", "Every line of a log directory is of one experiment."),
+    ("LoggerHook's keep_local=False and remote storage", "honoured", "refused", "A resume and the report read the local files."),
+    ("WandbVisBackend", "online; steps of its own; the code of the current directory always", "offline unless init_kwargs says mode=\"online\"; steps are iterations; code where log_code_name is given", "A run needs no network, and sends nothing it was not asked to."),
+    ("MLflowVisBackend's artifacts", "files of the whole work_dir", "files of the log directory", "Each start adds its own."),
+    ("trackers after a resume", "another run", "the same run of W&B and MLflow", "All starts of a training are one record."),
     ("log directory", "<timestamp>", "<timestamp>_<run id>", "Two runs in one second stay apart."),
 )  # fmt: skip
 

@@ -66,8 +66,7 @@ def test_plain_lines(capsys, tmp_path):
 def test_lines_of_an_iteration_loop_count_iterations(capsys):
     found = lines(capsys, plan_of(**BY_ITER, log_processor={"num_digits": 2}), tell=tell)
     assert (
-        found[0]
-        == "INFO iter 7/15  loss 0.50  lr 1.2500e-03  0.01 s/it  0.00 s/it data  acc 1.00  eta 1:02:05"
+        found[0] == "INFO iter 7/15  loss 0.50  lr 1.25e-03  0.01 s/it  0.00 s/it data  acc 1.00  eta 1:02:05"
     )
     assert found[1] == "INFO validation after iter 7  accuracy 0.99  loss 2.00"
 
