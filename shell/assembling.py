@@ -28,7 +28,7 @@ from flexcore.sampling import derived_seed
 from shell import augmenting, building, data, parameters, preprocessing, sources
 from shell.contracts import Contract, contract_of
 from shell.environment import diverge
-from shell.evaluating import EvalFeed, Metrics
+from shell.evaluating import Anew, EvalFeed, Metrics
 from shell.hooks import BUILTIN, SET_UP_BY_SPEC
 from shell.hooks.sampler_seed import SamplerSeedHook
 from shell.loggers.console import Console
@@ -247,9 +247,7 @@ def _feeds(run: Run, part: Evaluation, mode: str, built: Built) -> list[tuple[Ev
         zip(part.loaders, built.evals[mode], strict=True)
     ):
         if planned.order is None or isinstance(loader, Supplied):
-            count = len(source) if hasattr(source, "__len__") else 2**62
-            count = count if part.max_batches is None else min(count, part.max_batches)
-            feeds.append((EvalFeed(name, source, count, count), metrics))
+            feeds.append((_own_feed(name, source, part.max_batches), metrics))
             continue
         own, total, keys = data.eval_keys(planned.order, run.rank, part.max_batches)
         collate = data.collate_of(loader, _default_collate(built.contract))
@@ -259,6 +257,15 @@ def _feeds(run: Run, part: Evaluation, mode: str, built: Built) -> list[tuple[Ev
         writer = None if file is None else Predictions(file, name, [indices for _, indices in keys[:own]])
         feeds.append((EvalFeed(name, batches, own, total, writer), metrics))
     return feeds
+
+
+def _own_feed(name: str | None, source: Any, limit: int | None) -> EvalFeed:
+    """A loader with an order of its own: as long as it says, or, over a dataset that only iterates, until it ends."""
+    streams = sources.only_iterates(getattr(source, "dataset", [])) or not hasattr(source, "__len__")
+    if streams:
+        return EvalFeed(name, Anew(source), None, None, limit=limit)
+    count = len(source) if limit is None else min(len(source), limit)
+    return EvalFeed(name, source, count, count)
 
 
 def _again(keys: list[Any]) -> Callable[[], Iterator[Any]]:

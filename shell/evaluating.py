@@ -1,6 +1,6 @@
 """Validation and test: every loader through every metric, no sample counted twice."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from time import perf_counter
 from typing import Any
@@ -9,22 +9,45 @@ import torch
 from attrs import frozen
 
 from flexcore.evaluating import mark_of
+from flexcore.problems import ConfigError, Path
+from flexcore.rules import problem
 from flexcore.run_plan import Evaluation
 from shell.data import batch_size, to_device
 from shell.optimizer_states import restore_rng, rng_state
 from shell.predictions import Predictions
 from shell.run import Run
 
+END: Any = object()
+"""In place of a batch: there is none left."""
+
 
 @frozen
 class EvalFeed:
-    """One loader ready to run: `own` of `total` batches are this rank's; the rest are run and discarded."""
+    """One loader ready to run: `own` of `total` batches are this rank's; the rest are run and discarded.
+
+    None: known when every rank has run out, or read `limit` of them.
+    """
 
     name: str | None
     batches: Any
-    own: int
-    total: int
+    own: int | None
+    total: int | None
     predictions: Predictions | None = None
+    limit: int | None = None
+
+
+class Anew:
+    """A loader read from its start each time, with the random streams of its workers as they were the first time."""
+
+    def __init__(self, loader: Any) -> None:
+        self.loader = loader
+        self.generator = getattr(loader, "generator", None)
+        self.state = None if self.generator is None else self.generator.get_state()
+
+    def __iter__(self) -> Iterator[Any]:
+        if self.generator is not None:
+            self.generator.set_state(self.state)
+        return iter(self.loader)
 
 
 def evaluate(run: Run, part: Evaluation, mode: str) -> dict[str, float]:
@@ -76,16 +99,14 @@ def _run_over(run: Run, feed: EvalFeed, metrics: "Metrics", part: Evaluation, mo
     context = nullcontext if dtype is None else (lambda: torch.autocast(run.device.type, dtype=dtype))
     metrics.reset()
     with torch.no_grad():
-        for i, fetched in enumerate(feed.batches):
-            if i >= feed.total:
-                break
+        for i, (fetched, counts) in enumerate(_dealt(run, feed, mode)):
             batch = to_device(fetched, run.device) if run.device.type != "cpu" else fetched
             run.beats += 1
             for method in before:
                 method(run, batch_idx=i, data_batch=batch)
             with context():
                 prediction = predict(run.model, batch)
-            if i < feed.own:
+            if counts:
                 counted += metrics.update(batch, prediction)
                 if feed.predictions is not None:
                     feed.predictions.add(i, prediction.outputs)
@@ -94,6 +115,35 @@ def _run_over(run: Run, feed: EvalFeed, metrics: "Metrics", part: Evaluation, mo
             for method in after:
                 method(run, batch_idx=i, data_batch=batch, outputs=prediction.outputs)
     return counted
+
+
+def _dealt(run: Run, feed: EvalFeed, mode: str) -> Iterator[tuple[Any, bool]]:
+    """(batch, whether it counts), as many on every rank.
+
+    Raises:
+        ConfigError: of a dataset that only iterates, some rank got nothing.
+    """
+    if feed.total is not None and feed.own is not None:
+        for i, batch in zip(range(feed.total), feed.batches, strict=False):
+            yield batch, i < feed.own
+        return
+    source, last, number = iter(feed.batches), END, 0
+    while feed.limit is None or number < feed.limit:
+        batch, number = next(source, END), number + 1
+        if number == 1:
+            _all_have_one(run, (f"{mode}_dataloader", *([feed.name] if feed.name else [])), batch is not END)
+        if not any(run.group.max([batch is not END])):
+            return
+        yield (last, False) if batch is END else (batch, True)
+        last = last if batch is END else batch
+
+
+def _all_have_one(run: Run, path: Path, has_one: bool) -> None:
+    """A rank without a single batch has none to repeat while others go on."""
+    without = [str(rank) for rank, has in enumerate(run.group.gather(has_one)) if not has]
+    if without:
+        text = f"only iterates, and rank {', '.join(without)} got nothing of it."
+        raise ConfigError([problem("FD003", path, text, "Let it yield samples on each rank.")])
 
 
 class Metrics:

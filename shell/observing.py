@@ -33,7 +33,9 @@ def observed(plan: Plan, built: "Built") -> Facts:
     )  # fmt: skip
     counts: dict[str, Any] = {
         f"{mode}_samples": tuple(
-            None if isinstance(loader, Supplied) else len(_dataset(source))
+            None
+            if isinstance(loader, Supplied) or sources.only_iterates(_dataset(source))
+            else len(_dataset(source))
             for _, source, loader, _ in built.evals[mode]
         )
         for mode in built.evals

@@ -40,11 +40,13 @@ class OwnBatches:
         self.feed, self.device = feed, device
 
     def __len__(self) -> int:
+        if self.feed.own is None:
+            raise TypeError("the dataset only iterates, so there is no telling")
         return self.feed.own
 
     def __iter__(self) -> Iterator[Any]:
         for i, batch in enumerate(self.feed.batches):
-            if i >= self.feed.own:
+            if i == (self.feed.limit if self.feed.own is None else self.feed.own):
                 break
             yield to_device(batch, self.device) if self.device.type != "cpu" else batch
 

@@ -8,6 +8,7 @@ from attrs import frozen
 from torch.utils.data import DataLoader as TorchLoader
 from torch.utils.data import IterableDataset
 
+from flexcore.batching import is_opaque
 from flexcore.components import Component, Supplied
 from flexcore.config import DataLoader, DefaultSampler, InfiniteSampler
 from flexcore.problems import ConfigError, Path
@@ -56,12 +57,11 @@ def eval_sources(
         else:
             dataset = _one_of(supplied.get(f"{mode}_dataset"), planned.name, i, len(part.loaders))
             source = data.build_dataset(planned.loader, path, dataset)
-            if only_iterates(source):
-                text = f"{type(source).__name__} has no length; evaluation over datasets that only iterate is not built yet."
-                raise ConfigError(
-                    [problem("FK014", (*path, "dataset"), text, "Give it __len__ and __getitem__.")]
-                )
-            if planned.loader.batch_sampler is not None or isinstance(planned.loader.sampler, Component):
+            given = [key for key in ("sampler", "batch_sampler") if getattr(planned.loader, key) is not None]
+            if only_iterates(source) and given:
+                text = "is given, and the dataset only iterates, in an order of its own."
+                raise ConfigError([problem("FK019", (*path, given[0]), text, "Remove it.")])
+            if only_iterates(source) or is_opaque(planned.loader):
                 source = own_order(planned.loader, source, path, place, evaluates=True)
         found.append((planned.name, source, planned.loader, path))
     return found

@@ -28,7 +28,7 @@ def evaluating(config: Config, facts: Facts, _: frozenset[str]) -> Iterator[Prob
             yield from _precision(loop, (f"{mode}_cfg",), facts)
         if isinstance(loop, TestLoop) and isinstance(loop.tta, TTA):
             yield from _augmented(loop.tta, ("test_cfg", "tta"))
-        yield from _predictions(config, mode)
+        yield from _predictions(config, mode, getattr(facts, f"{mode}_samples"))
 
 
 def _precision(loop: ValLoop | TestLoop, path: Path, facts: Facts) -> Iterator[Problem]:
@@ -65,7 +65,7 @@ def _augmented(tta: TTA, path: Path) -> Iterator[Problem]:
         )
 
 
-def _predictions(config: Config, mode: str) -> Iterator[Problem]:
+def _predictions(config: Config, mode: str, counts: tuple[int | None, ...] | None) -> Iterator[Problem]:
     given: list[tuple[Path, object]] = []
     loop = getattr(config, f"{mode}_cfg")
     own = isinstance(loop, OwnEvalLoop)
@@ -84,9 +84,15 @@ def _predictions(config: Config, mode: str) -> Iterator[Problem]:
         text = f"asks for predictions to be written, and {mode}_cfg evaluates by a loop of its own."
         yield problem("FK019", given[0][0], text, "Remove it, and write them in the loop.")
     for i, entry in enumerate(getattr(config, f"{mode}_dataloader") or () if given else ()):
-        if is_opaque(entry.loader):
+        streams = counts is not None and i < len(counts) and counts[i] is None
+        if is_opaque(entry.loader) or streams:
             text = "has an order of its own, and predictions are written in the dataset's."
-            yield problem("FK014", (f"{mode}_dataloader", entry.name or i), text, "Use DefaultSampler.")
+            yield problem(
+                "FK014",
+                (f"{mode}_dataloader", entry.name or i),
+                text,
+                "Use DefaultSampler, and a dataset with a length.",
+            )
 
 
 def _dump(path: Path, dump: Component) -> Iterator[Problem]:

@@ -43,7 +43,7 @@ CASES = {
     "own order": (
         {"val_cfg": {"predictions": "p"},
          "val_dataloader": {"dataset": "pkg:D", "batch_size": 2, "sampler": {"type": "pkg:S"}}},
-        ["val_dataloader.0: has an order of its own, and predictions are written in the dataset's. Use DefaultSampler. [FK014]"],
+        ["val_dataloader.0: has an order of its own, and predictions are written in the dataset's. Use DefaultSampler, and a dataset with a length. [FK014]"],
     ),
     "both": (
         {"test_cfg": {"fp16": True, "dtype": "bfloat16"}},
@@ -144,3 +144,18 @@ def test_the_plan_says_what_is_augmented():
         assert told(config, mode="test") == []
         assert text in flexcore.explain(plan)
         assert flexcore.Plan.from_json(plan.to_json()) == plan
+
+
+def test_a_dataset_that_only_iterates_stays_of_unknown_length():
+    """Symbolic, and listed with the fact that would settle it; its predictions have no order to be written in."""
+    facts = evolve(KNOWN, val_samples=(None,))
+    plan = flexcore.plan(validating(), facts)
+    assert plan.validation.loaders[0].order is None
+    assert ("validation.loaders", "val_samples") in [(u.field, u.fact) for u in plan.unresolved]
+    assert "validation   ? samples\n" in flexcore.explain(plan)
+    assert told(validating(val_cfg={"predictions": "p"}), facts) == [
+        (
+            "val_dataloader.0: has an order of its own, and predictions are written in the dataset's. "
+            "Use DefaultSampler, and a dataset with a length. [FK014]"
+        )
+    ]

@@ -241,10 +241,56 @@ def test_a_stream_on_two_ranks_shards_itself(tmp_path):
     assert (seen(tmp_path), seen(tmp_path, 1)) == (list(range(0, 96, 2)), list(range(1, 96, 2)))
 
 
-def test_a_stream_is_not_evaluated(tmp_path):
-    assert told(validated(tmp_path, val_dataloader=stream(n=4))) == (
-        "val_dataloader.dataset: Stream has no length; evaluation over datasets that only iterate is not built yet. "
-        "Give it __len__ and __getitem__. [FK014]"
+class Looked:
+    """Notes how many validation batches each rank ran."""
+
+    def before_train(self, run):
+        self.ran = 0
+
+    def after_val_iter(self, run, **_):
+        self.ran += 1
+
+    def after_train(self, run):
+        (run.work_dir / f"ran.{run.rank}").write_text(str(self.ran))
+
+
+LOOKED = dict(type="tests.shell.test_feeding:Looked")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_stream_is_evaluated_to_its_end_each_time(workers, tmp_path):
+    """Nine samples in batches of four: each validation begins it anew and ends where it ends."""
+    val, loop = stream(n=9) | dict(num_workers=workers), dict(by_epoch=True, max_epochs=2)
+    run_alone(toys.trained, validated(tmp_path, val_dataloader=val, train_cfg=loop, custom_hooks=[LOOKED]))
+    checks = toys.recorded(tmp_path, "validate")
+    assert [check["samples"] for check in checks] == [[9], [9]]
+    assert toys.recorded(tmp_path, "validate")[0]["metrics"].keys() == {"hits"}
+    assert toys.differences(tmp_path) == []
+    assert (tmp_path / "ran.0").read_text() == "6"
+
+
+def test_two_ranks_run_as_many_batches_of_a_stream(tmp_path):
+    """Five and four samples in batches of two: the rank that runs out repeats one, which counts nothing."""
+    val = stream(n=9, shard=True) | dict(batch_size=2)
+    cfg = validated(tmp_path, val_dataloader=val, custom_hooks=[LOOKED])
+    run_ranks(2, toys.trained_rank, cfg)
+    checks = toys.recorded(tmp_path, "validate")
+    assert [check["samples"] for check in checks] == [[9]] * len(checks)
+    assert [(tmp_path / f"ran.{rank}").read_text() for rank in (0, 1)] == [str(3 * len(checks))] * 2
+
+
+def test_a_rank_that_gets_nothing_of_a_stream_is_told(tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        run_ranks(2, toys.trained_rank, validated(tmp_path, val_dataloader=stream(n=1, shard=True)))
+    assert str(caught.value) == (
+        "val_dataloader: only iterates, and rank 1 got nothing of it. Let it yield samples on each rank. [FD003]"
+    )
+
+
+def test_a_sampler_beside_a_stream_is_told(tmp_path):
+    val = stream(n=4) | dict(sampler=dict(type="DefaultSampler", shuffle=False))
+    assert told(validated(tmp_path, val_dataloader=val)) == (
+        "val_dataloader.sampler: is given, and the dataset only iterates, in an order of its own. Remove it. [FK019]"
     )
 
 
