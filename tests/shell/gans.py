@@ -177,3 +177,12 @@ class Words(nn.Module):
 
     def forward(self, words: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
         return {"loss": nn.functional.cross_entropy(self.scores(words).squeeze(-1), labels)}
+
+
+class Idle(Gan):
+    """Has a part that no loss reaches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.generator.add_module("idle", nn.Identity())
+        self.generator[-1].register_parameter("weight", nn.Parameter(torch.ones(3)))

@@ -88,6 +88,19 @@ def test_two_ranks_train_as_one(critic, every, accumulation, tmp_path):
     assert alone[0] != alone[-1]
 
 
+def test_what_no_rank_uses_is_left_alone(tmp_path):
+    """Without a gradient an optimizer neither decays nor moves a parameter, on one rank or two."""
+    decaying = dict(optimizer=dict(type="AdamW", lr=0.1, weight_decay=0.5))
+    cfg = gan_config(tmp_path, optim_wrapper=dict(generator=decaying, discriminator=decaying))
+    run_ranks(2, toys.trained_rank, cfg | dict(model=dict(type="tests.shell.gans:Idle")))
+    first, last = weights_of(tmp_path)[0], weights_of(tmp_path)[-1]
+    idle = [i for i, value in enumerate(last) if value == 1.0]
+    assert len(idle) == 3
+    assert all(
+        here != there for i, (here, there) in enumerate(zip(first, last, strict=True)) if i not in idle
+    )
+
+
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_a_killed_run_goes_on_to_the_bit(ranks, tmp_path):
     """Both optimizers' state, both schedules and what the generator's loss left behind in the discriminator."""
