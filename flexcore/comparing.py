@@ -10,9 +10,9 @@ from typing import Any
 
 from attrs import frozen
 
-from flexcore import curves, plateaus
 from flexcore import timeline as clock
 from flexcore.questions import saves, validations
+from flexcore.replayed_rates import Rates, rate_differences
 from flexcore.replaying import early_stop_differences
 from flexcore.run_plan import Plan
 from flexcore.saving import Rule, best_name, inferred_rule, is_better, timed_name
@@ -161,64 +161,18 @@ def _events(kept: Sequence[Segment], kind: str) -> list[Mapping[str, Any]]:
 
 
 def _step_differences(kept: Sequence[Segment], start: int) -> Iterator[Difference]:
-    expected, rates = start, [_Rates(kept, at) for at in range(max(len(p.plan.optimizers) for p in kept))]
+    expected, checks = start, _events(kept, "validate")
+    rates = [Rates(checks, at) for at in range(max(len(part.plan.optimizers) for part in kept))]
     for part in kept:
         for i, lr, samples in part.steps:
             if i != expected:
                 yield Difference(what="iteration", at=expected, planned=str(expected), actual=str(i))
             expected = i + 1
-            yield from _rate_differences(part.plan, i, rates, lr if isinstance(lr, tuple) else (lr,))
+            for what, planned, actual in rate_differences(part.plan, i, rates, lr):
+                yield Difference(what=what, at=i, planned=planned, actual=actual)
             size = planned_samples(part.plan, i)
             if size is not None and size != samples:
                 yield Difference(what="samples", at=i, planned=str(size), actual=str(samples))
-
-
-def _rate_differences(
-    plan: Plan, iteration: int, rates: Sequence["_Rates"], actual: Sequence[float]
-) -> Iterator[Difference]:
-    """The LR of each optimizer."""
-    if len(actual) != len(plan.optimizers):
-        text = f"{len(plan.optimizers)} optimizers"
-        yield Difference(what="lr", at=iteration, planned=text, actual=str(len(actual)))
-        return
-    for optimizer, rate, lr in zip(plan.optimizers, rates, actual, strict=False):
-        planned = rate.lr(plan, iteration)
-        if planned is not None and planned != lr:
-            what = "lr" if optimizer.name is None else f"{optimizer.name}.lr"
-            yield Difference(what=what, at=iteration, planned=repr(planned), actual=repr(lr))
-
-
-class _Rates:
-    """The LR of one optimizer's group 0, iteration by iteration; plateaus are replayed from the logged metrics."""
-
-    def __init__(self, kept: Sequence[Segment], place: int) -> None:
-        self.place = place
-        self.checks = _events(kept, "validate")[::-1]
-        self.states: tuple[plateaus.PlateauState, ...] = ()
-        self.plan: Plan | None = None
-        self.at = -1
-        self.upcoming: Iterator[float] = iter(())
-
-    def lr(self, plan: Plan, iteration: int) -> float | None:
-        optimizer, clock = plan.optimizers[self.place], plan.timeline
-        schedules = optimizer.schedules
-        if schedules is None or clock is None or optimizer.lr_scale is None:
-            return None
-        base, length = optimizer.groups[0].base("lr"), clock.epoch_length
-        if base is None:
-            return None
-        if plan is not self.plan or iteration != self.at:
-            fresh = plateaus.begun(schedules, 1)
-            self.states = self.states if len(self.states) == len(fresh) else fresh
-            self.upcoming = curves.values(curves.own(schedules, "lr"), base, length, iteration)
-        self.plan, self.at = plan, iteration + 1
-        while self.checks and self.checks[-1]["iter"] <= iteration:
-            check = self.checks.pop()
-            self.states = plateaus.validated(
-                schedules, self.states, optimizer.groups[:1], check["metrics"],
-                epoch=check["epoch"], iteration=check["iter"], epoch_length=length,
-            )  # fmt: skip
-        return next(self.upcoming) * plateaus.scale(schedules, self.states, "lr", 0)
 
 
 def planned_samples(plan: Plan, iteration: int, rank: int = 0) -> int | None:
