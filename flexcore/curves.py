@@ -60,7 +60,7 @@ def value(schedules: Sequence[Schedule], base: float, iteration: int, epoch_leng
 
     Constant time, unless the schedules clash: then it takes the iterations before.
     """
-    if len(schedules) > 1 and clashes(schedules, epoch_length):
+    if clashes(schedules, epoch_length):
         return next(islice(_walked(schedules, base, epoch_length), iteration, None))
     return _closed(_by_begin(schedules, epoch_length), base, iteration, epoch_length)
 
@@ -69,7 +69,7 @@ def values(
     schedules: Sequence[Schedule], base: float, epoch_length: int | None, start: int = 0
 ) -> Iterator[float]:
     """`value` at iteration `start` and every one after it, bit for bit."""
-    if len(schedules) > 1 and clashes(schedules, epoch_length):
+    if clashes(schedules, epoch_length):
         return islice(_walked(schedules, base, epoch_length), start, None)
     if len(schedules) == 1 and type(schedules[0]).apply is ScheduleBase.apply:
         return _alone(schedules[0], base, epoch_length, start)
@@ -91,8 +91,6 @@ def _alone(schedule: Schedule, base: float, epoch_length: int | None, start: int
 
 
 def _by_begin(schedules: Sequence[Schedule], epoch_length: int | None) -> Sequence[Schedule]:
-    if len(schedules) < 2:
-        return schedules
     return sorted(schedules, key=lambda schedule: span(schedule, epoch_length)[0])
 
 

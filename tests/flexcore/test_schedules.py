@@ -415,3 +415,36 @@ def test_a_parameters_own_are_those_the_clock_moves():
     mine, other, watched = Step(), Step(param="momentum"), ReduceOnPlateau()
     assert own([mine, other, watched], "lr") == (mine,)
     assert own([mine, other, watched], "momentum") == (other,)
+
+
+HALVED = Step(begin=30, end=41, step_size=5, gamma=0.5, by_epoch=False)
+LATE = Poly(begin=5, end=8, eta_min=0.5, by_epoch=True)
+
+
+@pytest.mark.parametrize("length", [4, 10, 11])
+@pytest.mark.parametrize("schedules", [
+    (Step(step_size=3),), (Step(begin=2, end=5, by_epoch=True),), (Cosine(end=20, T_max=19, eta_min=0.1),),
+    (Cosine(begin=3, end=9, T_max=6, eta_min_ratio=0.1, by_epoch=True),), (Poly(begin=1, end=6, eta_min=0.3),),
+    (OneCycle(eta_max=1.0, begin=2, end=30, total_steps=28),), (CosineRestart(periods=(3, 4), restart_weights=(1.0, 0.5), end=9, eta_min=0.1),),
+    (FLOORED, Step(begin=5, step_size=2)), (Step(begin=5, step_size=2, by_epoch=True), FLOORED),
+    (evolve(FLOORED, by_epoch=True), Step(begin=5, step_size=9)), (HALVED, LATE), (LATE, HALVED),
+    (Constant(begin=30, end=99, factor_value=0.5), Poly(begin=2, end=3, eta_min=0.5, by_epoch=True)),
+    (Linear(end=9), Step(begin=3, end=20), Exponential(begin=4, end=30, gamma=0.9)),
+    (Cosine(begin=10, end=40, T_max=9), Step(end=3)),
+])  # fmt: skip
+def test_values_are_each_iterations_value_to_the_bit(schedules, length):
+    whole = [value(schedules, 0.7, i, length) for i in range(60)]
+    for start in (0, 1, 23):
+        assert list(islice(values(schedules, 0.7, length, start), 60 - start)) == whole[start:]
+
+
+def test_maps_that_do_not_overlap_start_where_the_last_one_ended():
+    """Halved at iterations 35 and 40, then down to 0.5 in epochs 5, 6 and 7 of ten iterations."""
+    assert [value((LATE, HALVED), 4.0, i, 10) for i in (29, 30, 35, 49)] == [4, 4, 2, 1]
+    assert [value((LATE, HALVED), 4.0, i, 10) for i in (50, 60, 70, 99)] == [1, 0.75, 0.5, 0.5]
+
+
+def test_what_has_a_closed_form_is_answered_at_once():
+    far = 10**15
+    assert value((Linear(end=10, start_factor=0.5), Step(begin=10, end=far, gamma=1.0)), 3.0, far, 7) == 3.0
+    assert next(values((Linear(end=10), Step(begin=10, end=far, gamma=1.0)), 3.0, 7, far)) == 3.0
