@@ -154,7 +154,7 @@ def _assembled(config: Config, facts: Facts, mode: Mode, smoke: bool) -> tuple[P
 def _started(made: Plan, problems: list[Problem]) -> tuple[Plan, list[Problem]]:
     """The plan with its starting point, notices and unknowns."""
     start = (
-        starting.chosen(made.config, made.facts)
+        starting.chosen(made.config, made.facts, trains=made.mode == "train")
         if not made.smoke
         else Fresh(because="a smoke run starts fresh")
     )

@@ -40,20 +40,20 @@ REMEDIES: Mapping[str, str] = {
 }
 
 
-def newest(checkpoints: tuple[CheckpointFact, ...] | None) -> CheckpointFact | None:
-    """The resumable checkpoint with the most iterations; of two at one iteration, the validated one."""
-    able = [fact for fact in checkpoints or () if fact.resumable]
+def newest(checkpoints: tuple[CheckpointFact, ...] | None, *, trains: bool = True) -> CheckpointFact | None:
+    """The checkpoint with the most iterations that can be resumed, or evaluated; of two, the validated one."""
+    able = [fact for fact in checkpoints or () if fact.resumable or not trains]
     return max(able, key=lambda fact: (fact.iter, fact.validated, not fact.best, fact.name), default=None)
 
 
-def chosen(config: Config, facts: Facts) -> Start:
+def chosen(config: Config, facts: Facts, *, trains: bool = True) -> Start:
     """The starting point by DESIGN's matrix. (True, X) prefers work_dir's newest, so a requeued job goes on."""
     resume, load_from = config.resume, config.load_from
     if isinstance(resume, str):
         return _resumed(facts, facts.named_checkpoint, resume, "resume names it")
     if not resume:
         return Fresh() if load_from is None else LoadWeights(path=load_from)
-    found = newest(facts.checkpoints)
+    found = newest(facts.checkpoints, trains=trains)
     if found is not None:
         return _resumed(facts, found, found.path, "newest complete checkpoint in work_dir")
     if load_from is not None:

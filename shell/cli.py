@@ -1,6 +1,7 @@
 """The flexcore command: reads arguments and files, prints, and turns every ending into its exit code."""
 
 import argparse
+import json
 import os
 import pathlib
 import sys
@@ -59,7 +60,16 @@ def parsed(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error(f"unrecognized arguments: {' '.join(strange)}")
     if takes:
         arguments.overrides += rest
+    if arguments.command in ("val", "test"):
+        arguments.overrides = with_checkpoint(arguments.overrides)
     return arguments
+
+
+def with_checkpoint(words: Sequence[str]) -> list[str]:
+    """Overrides of an evaluation, with a checkpoint named first of all as the one whose weights are evaluated."""
+    if not words or "=" in words[0] or words[0].startswith("~"):
+        return list(words)
+    return [f"load_from={json.dumps(words[0])}", "resume=False", *words[1:]]
 
 
 class _Version(argparse.Action):

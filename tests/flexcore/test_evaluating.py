@@ -6,6 +6,7 @@ from attrs import evolve
 import flexcore
 from flexcore.evaluating import mark_of
 from tests.flexcore.base import KNOWN, base, told, validating
+from tests.strategies import checkpoint
 
 TEST = {"test_dataloader": {"dataset": "pkg:D", "batch_size": 2}, "test_evaluator": "pkg:M", "test_cfg": {}}
 VAL = {"val_dataloader": {"dataset": "pkg:D", "batch_size": 2}, "val_evaluator": "pkg:M", "val_cfg": {}}
@@ -159,3 +160,11 @@ def test_a_dataset_that_only_iterates_stays_of_unknown_length():
             "Use DefaultSampler, and a dataset with a length. [FK014]"
         )
     ]
+
+
+def test_an_evaluation_takes_weights_that_no_training_could_resume():
+    """The newest checkpoint of a run that saved weights alone; training on from it begins anew."""
+    facts = evolve(KNOWN, checkpoints=(checkpoint(25, resumable=False),))
+    config = validating(resume=True)
+    assert flexcore.plan(config, facts, mode="val").start.path == "w/checkpoints/iter_25"
+    assert isinstance(flexcore.plan(config, facts).start, flexcore.Fresh)

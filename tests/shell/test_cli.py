@@ -761,3 +761,18 @@ def test_restarts_are_for_ranks_of_ones_own_that_resume(here, capfd):
         assert left.value.code == 2
         assert capfd.readouterr().err == f"flexcore: --max-restarts: {text}\n"
         assert not (here / "work_dirs").exists()
+
+
+@pytest.mark.parametrize(("given", "expected"), [
+    ([], []),
+    (["a/epoch 3"], ['load_from="a/epoch 3"', "resume=False"]),
+    (["epoch_3", "test_cfg.fp16=true"], ['load_from="epoch_3"', "resume=False", "test_cfg.fp16=true"]),
+    (["work_dir=x", "~loss"], ["work_dir=x", "~loss"]),
+    (["~loss"], ["~loss"]),
+])  # fmt: skip
+def test_a_checkpoint_named_after_the_config_is_the_one_evaluated(given, expected):
+    """Whatever the config resumes or loads; a training takes overrides alone."""
+    from shell.cli import parsed
+
+    assert parsed(["test", "config.py", *given]).overrides == expected
+    assert parsed(["run", "config.py", *given]).overrides == given
