@@ -63,7 +63,9 @@ def training_values(run: Run) -> dict[str, float]:
     columns = by_name(run.recent)
     pattern = run.plan.logging.mean_pattern
     values = {name: mean(smoothed(pattern, name, column)) for name, column in columns.items()}
-    values.update({name: float(norm) for name, norm, _ in gradient_norms(run)})
+    for name, wrapper in run.optim_wrapper.each:
+        if wrapper.gradient_norm is not None:
+            values[norm_name(name)] = float(wrapper.gradient_norm)
     values.update({name: mean(smoothed(pattern, name, list(kept))) for name, kept in run.custom.items()})
     return {name: value for name, value in values.items() if value is not None}
 

@@ -88,12 +88,14 @@ class LoggerHook:
         for log_values in run.stages.contributors:
             values.update(log_values(run))
         if run.rank == 0:
-            values.update(self.tallies["train"].told())
+            if self.each_after_train_iter is not None:
+                values.update(self.tallies["train"].told())
             run.recorder.log(iter=done, epoch=run.epoch, values=values)
             self.console.train_line(run, done, values)
-            if self.sinks:
+            if self.sinks.open:
                 self.sinks.scalars(self._named("train", values), done)
-            self._tell_unseen(run, settled=run.plan.validation is None)
+            if not self._told_unseen:
+                self._tell_unseen(run, settled=run.plan.validation is None)
 
     def _named(self, mode: str, values: Mapping[str, float]) -> dict[str, float]:
         """The values as backends get them."""

@@ -3,7 +3,7 @@
 import pathlib
 import shutil
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 from flexcore.log_specs import LocalBackend, MLflowBackend, TensorBoardBackend, VisBackend, WandbBackend
 from flexcore.problems import ConfigError
@@ -34,7 +34,7 @@ class Sinks:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._open: list[tuple[str, Sink]] = []
+        self.open: list[tuple[str, Sink]] = []
 
     def begin(self) -> None:
         """Open every backend of the plan, on rank 0.
@@ -48,34 +48,38 @@ class Sinks:
             sink = _sink(backend, run)
             if sink is None:
                 continue
-            self._open.append((backend.NAME, sink))
+            self.open.append((backend.NAME, sink))
             try:
                 sink.begin(run)
             except Exception as error:
-                self._open.pop()
+                self.open.pop()
                 text = f"{backend.NAME} cannot be opened: {type(error).__name__}: {error}."
                 raise ConfigError(
                     [problem("FK013", place_of(place), text, "Correct its settings, or remove it.")]
                 ) from error
 
     def scalars(self, values: Mapping[str, float], iteration: int) -> None:
-        self._tell("scalars", values, iteration)
+        for entry in self.open:
+            try:
+                entry[1].scalars(values, iteration)
+            except Exception as error:
+                self._leave_out(entry, error)
 
     def metrics(self, values: Mapping[str, float], iteration: int, epoch: int) -> None:
-        self._tell("metrics", values, iteration, epoch)
-
-    def _tell(self, verb: str, *arguments: Any) -> None:
-        for entry in tuple(self._open):
+        for entry in self.open:
             try:
-                getattr(entry[1], verb)(*arguments)
+                entry[1].metrics(values, iteration, epoch)
             except Exception as error:
-                self._open.remove(entry)
-                self._complain(entry[0], error)
+                self._leave_out(entry, error)
+
+    def _leave_out(self, entry: tuple[str, Sink], error: Exception) -> None:
+        self.open = [one for one in self.open if one is not entry]
+        self._complain(entry[0], error)
 
     def close(self, reason: str | None) -> None:
         """Write out and let go of every backend; a failure keeps none of the others open."""
-        while self._open:
-            name, sink = self._open.pop()
+        while self.open:
+            name, sink = self.open.pop()
             try:
                 sink.close(reason)
             except Exception as error:
@@ -88,9 +92,6 @@ class Sinks:
     def _complain(self, name: str, error: Exception) -> None:
         text = "%s: %s: %s; nothing more is written to it"
         self._run.logger.error(text, name, type(error).__name__, error)
-
-    def __bool__(self) -> bool:
-        return bool(self._open)
 
 
 def _sink(backend: VisBackend, run: Run) -> Sink | None:

@@ -332,7 +332,7 @@ class Unplugs:
     def before_train_iter(self, run, **_):
         if run.iter == 10:
             logger = next(hook for hook in run.stages.hooks if type(hook).__name__ == "LoggerHook")
-            logger.sinks._open[0][1]._file.close()
+            logger.sinks.open[0][1]._file.close()
 
 
 def test_a_backend_that_fails_is_told_of_once_and_training_goes_on(tmp_path):
