@@ -17,9 +17,10 @@ import sys
 import time
 import tomllib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial, wraps
+from importlib.metadata import version
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -132,10 +133,11 @@ class Reach:
         if entry is None or entry["digest"] != now:
             self.switches.watch()
             began = time.process_time()
-            if not passes(item):
-                pytest.exit(f"{item.nodeid} fails without any mutant", returncode=1)
+            passed, entered = passes(item), sorted(self.switches.entered)
             seconds = time.process_time() - began
-            entry = {"digest": now, "seconds": seconds, "functions": sorted(self.switches.entered)}
+            if not passed:
+                sys.__stderr__.write(f"left out, as it fails without any mutant: {item.nodeid}\n")
+            entry = {"digest": now, "seconds": seconds, "functions": entered if passed else []}
             self.data["tests"][item.nodeid] = entry
         return entry
 
@@ -356,13 +358,85 @@ def told(name: str) -> str:
     return f"{module}.{rest.removeprefix('x_').removeprefix('xǁ').replace('ǁ', '.')}"
 
 
-def survivors(wanted: Callable[[str], bool]) -> list[tuple[str, str, str, str]]:
+def survivors(
+    wanted: Callable[[str], bool], files: Iterable[SourceFileMutationData] | None = None
+) -> list[tuple[str, str, str, str]]:
     return [
         (name, told(name), *changed(name, table))
-        for table in tables()
+        for table in (tables() if files is None else files)
         for name, code in table.exit_code_by_key.items()
         if code in (SURVIVED, UNREACHED) and wanted(name)
     ]
+
+
+def known() -> dict[tuple[str, str, str], str]:
+    """(function, lines taken away, lines put there) of each mutant that changes nothing, and why."""
+    listed = tomllib.loads(KNOWN.read_text())["mutant"] if KNOWN.exists() else []
+    return {(entry["function"], entry["was"], entry["is"]): entry["why"] for entry in listed}
+
+
+HEAD = """\
+# Mutants of the core
+
+Written by `make mutants`: [mutmut](https://mutmut.readthedocs.io) {version} changes one thing at a time inside the functions
+and methods of flexcore, and each mutant meets the tests of `tests/flexcore` that enter its function, until one fails.
+A mutant that a test ran far longer for than without it is killed too (timed out). Not mutated: functions with a
+decorator (properties, mostly), tables at module level, annotations, texts in triple quotes. Texts of messages are
+mutated as everything else is.
+
+{total}
+
+| module | mutants | killed | timed out | survived | of these equivalent | not reached | not run | killed of run |
+|---|---|---|---|---|---|---|---|---|
+"""
+
+
+def report() -> str:
+    """docs/mutants.md: the figures, every survivor that is equivalent with the reason, and every other."""
+    why, rows, survived, sums = known(), [], {True: [], False: []}, Counter()  # type: ignore[var-annotated]
+    for table in tables():
+        counts = Counter(TOLD[code] for code in table.exit_code_by_key.values())
+        if not counts:
+            continue
+        left = Counter()  # type: ignore[var-annotated]
+        for name, function, was, now in survivors(
+            lambda name, table=table: name in table.exit_code_by_key, [table]
+        ):
+            reason = why.get((function, was, now))
+            left[reason is not None] += 1
+            survived[reason is not None].append((function, was, now, reason or name))
+        counts["equivalent"] = left[True]
+        sums += counts
+        rows.append(_row(str(table.path).removeprefix("flexcore/"), counts))
+    text = HEAD.format(
+        version=version("mutmut"), total=_killed(sums) + " of the mutants that ran are killed."
+    )
+    text += "\n".join([*rows, _row("all", sums)])
+    for equivalent, title in (
+        (True, "Survivors that change nothing"),
+        (False, "Survivors that may mean something"),
+    ):
+        text += f"\n\n## {title}\n" + "".join(_entry(*entry) for entry in survived[equivalent])
+    return text + ("" if survived[False] else "\nNone.\n")
+
+
+def _killed(counts: Counter[str]) -> str:
+    run = sum(counts.values()) - counts["not run"] - counts["equivalent"]
+    return f"{100 * (counts['killed'] + counts['timed out']) / run:.1f} %" if run else "-"
+
+
+def _row(name: str, counts: Counter[str]) -> str:
+    total = sum(counts.values()) - counts["equivalent"]
+    kinds = ("killed", "timed out", "survived", "equivalent", "not reached", "not run")
+    return f"| {name} | {total} | {' | '.join(str(counts[kind]) for kind in kinds)} | {_killed(counts)} |"
+
+
+def _entry(function: str, was: str, now: str, why: str) -> str:
+    return f"\n`{function}`: {why}\n\n```diff\n{_signed('-', was)}\n{_signed('+', now)}\n```\n"
+
+
+def _signed(sign: str, lines: str) -> str:
+    return "\n".join(f"{sign} {line}" for line in lines.split("\n"))
 
 
 def main() -> int:
@@ -372,40 +446,48 @@ def main() -> int:
     asked.add_argument(
         "--patience", type=float, default=60, help="CPU seconds of tests a mutant must survive"
     )
-    asked.add_argument("--list", action="store_true", help="only show what survived")
+    asked.add_argument("--report", action="store_true", help="run nothing; write docs/mutants.md")
     args = asked.parse_args()
-    generated()
     loop = Loop(args.modules, args.jobs, args.patience)
-    if not args.list:
-        options = [*config().pytest_add_cli_args_test_selection, *config().pytest_add_cli_args]
-        trampoline.wrap_in_trampoline = loop.switches.wrap  # type: ignore[assignment]
-        os.environ["OMP_NUM_THREADS"] = "1"
-        sys.modules.pop("tests", None)  # the tests, too, are those beside the mutants
-        os.chdir("mutants")
-        code = pytest.main(
-            ["-q", "--rootdir=.", "--tb=no", "-s", "-p", "no:logging", *options], plugins=[Home(), loop]
-        )
-        os.chdir("..") if Path.cwd().name == "mutants" else None
-        if code not in (0, 5):
-            return int(code)
-    known = (
-        {(e["function"], e["was"], e["is"]) for e in tomllib.loads(KNOWN.read_text())["mutant"]}
-        if KNOWN.exists()
-        else set()
-    )
-    left = [found for found in survivors(loop.is_wanted) if found[1:] not in known]
+    if not args.report:
+        generated()
+        if code := collected(loop):
+            return code
+    REPORT.write_text(report())
+    listed = known()
+    left = [found for found in survivors(loop.is_wanted) if found[1:] not in listed]
     for name, function, was, now in left:
-        print(f"\n{name}  ({function})\n- {was}\n+ {now}".replace("\n\n", "\n"))
+        print(f"\n{name}  ({function})\n{_signed('-', was)}\n{_signed('+', now)}")
     print(f"{len(left)} survivors not known to be equivalent")
     return bool(left)
+
+
+def collected(loop: Loop) -> int:
+    """Hand pytest's loop over; 0 unless collecting or a test without any mutant fails."""
+    options = [*config().pytest_add_cli_args_test_selection, *config().pytest_add_cli_args]
+    trampoline.wrap_in_trampoline = loop.switches.wrap  # type: ignore[assignment]
+    os.environ["OMP_NUM_THREADS"] = "1"
+    sys.modules.pop("tests", None)  # the tests, too, are those beside the mutants
+    root = Path.cwd()
+    os.chdir("mutants")
+    try:
+        code = pytest.main(
+            ["-q", "--rootdir=.", "--tb=no", "-s", "-p", "no:logging", *options], plugins=[Home(root), loop]
+        )
+    finally:
+        os.chdir(root)
+    return 0 if code in (0, 5) else int(code)
 
 
 class Home:
     """After collecting from mutants/, the work is done from the repository's root."""
 
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
     @pytest.hookimpl(trylast=True)
     def pytest_collection_finish(self) -> None:
-        os.chdir("..")
+        os.chdir(self.root)
 
 
 if __name__ == "__main__":
