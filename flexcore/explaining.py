@@ -13,6 +13,7 @@ from flexcore.hooks import STAGES
 from flexcore.loops import TTA, OwnTrainLoop
 from flexcore.plan_training import Group, Optimizer
 from flexcore.run_plan import EvalData, Fresh, LoadWeights, Plan, Resume
+from flexcore.sharding import Sharding
 from flexcore.strategies import SingleDevice
 from flexcore.timeline import Timeline
 
@@ -64,9 +65,39 @@ def _where(plan: Plan) -> Iterator[str]:
     link = "" if isinstance(plan.strategy, SingleDevice) else f"over {env.backend or '?'}"
     yield _row("runs on", f"{plan.strategy.NAME}, {ranks} rank{'' if env.world_size == 1 else 's'} on {device}", link,
                "" if env.launcher == "none" else f"(launcher {env.launcher})")  # fmt: skip
+    yield from _shares(plan.sharding)
     origin = "given" if env.seed_given else "drawn from entropy"
     yield _row("seed", _or_unknown(env.seed, "entropy") if env.seed is None else f"{env.seed} ({origin})",
                "deterministic algorithms" if env.deterministic else "")  # fmt: skip
+
+
+def _shares(layout: Sharding | None) -> Iterator[str]:
+    """How FSDP lays the model over ranks."""
+    if layout is None:
+        return
+    mesh = f"over {_or_unknown(layout.shards, 'world_size')} ranks"
+    copies = "" if layout.replicas in (None, 1) else f", {layout.replicas} copies"
+    count = "? (needs modules)" if layout.units is None else f"{len(layout.units):,}"
+    kept = (
+        ""
+        if layout.reshard_after_forward in (None, True)
+        else f", {_kept(layout.reshard_after_forward)} until backward"
+    )
+    yield _row("shares", f"{mesh}{copies}; {count} unit{'' if count == '1' else 's'} beside the whole{kept}")
+    precision = layout.mixed_precision
+    if precision is not None:
+        yield _row(
+            "",
+            f"computes in {precision.param_dtype or 'the own dtype'}, reduces in {precision.reduce_dtype or precision.param_dtype or 'the own dtype'}",
+        )
+    if layout.recomputed:
+        yield _row("", f"activations of {len(layout.recomputed):,} modules are computed again in backward")
+    if layout.cpu_offload:
+        yield _row("", "shares rest in host memory")
+
+
+def _kept(reshard_after_forward: bool | int | None) -> str:
+    return "gathered" if reshard_after_forward is False else f"shared by {reshard_after_forward} ranks"
 
 
 def _batch(plan: Plan) -> Iterator[str]:

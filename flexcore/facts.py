@@ -54,6 +54,14 @@ class ParameterFact:
 
 
 @frozen(kw_only=True)
+class ModuleFact:
+    """One submodule: its dotted path in the model and its class's name."""
+
+    path: str
+    type: str
+
+
+@frozen(kw_only=True)
 class GroupFact:
     """Every number a freshly built optimizer group has, before LR scaling: (("lr", 0.001), ("momentum", 0.9))."""
 
@@ -85,6 +93,8 @@ class Facts:
             in micro-batches per rank. train_iterable: the dataset only iterates, so its order is its own.
         val_samples, test_samples: one entry per loader, in config order.
         train_step: whether the model has one of its own, and so updates its optimizers itself.
+        modules: every submodule, looked at when the model is to be sharded. model_blocks: the class names the model
+            itself wants kept whole (_no_split_modules).
         entropy: 64 random bits of rank 0; started_at: "YYYYmmdd_HHMMSS" of rank 0.
         config_stem: the config file's name without directory and suffix.
         checkpoints: what stands where the run saves; load_from: the checkpoint a path in the config names.
@@ -105,6 +115,8 @@ class Facts:
     val_samples: tuple[int | None, ...] | None = None
     test_samples: tuple[int | None, ...] | None = None
     parameters: tuple[ParameterFact, ...] | None = None
+    modules: tuple[ModuleFact, ...] | None = None
+    model_blocks: tuple[str, ...] | None = None
     parameter_groups: tuple[GroupFact, ...] | None = None
     train_step: bool | None = None
     hooks: tuple[HookFact, ...] | None = None

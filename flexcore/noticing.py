@@ -153,6 +153,7 @@ def _unknown_training(made: Plan) -> Iterator[Row]:
         yield made.batching.micro_batch_size is None, "batching.micro_batch_size", "train_batch_size"
         unsolved = made.batching.gradient_accumulation_steps is None
         yield unsolved, "batching.gradient_accumulation_steps", "world_size"
+    yield made.sharding is not None and made.sharding.units is None, "sharding.units", "modules"
     for one in asked(made.config) if made.optimizers else ():
         field = "optimizer" if one.name is None else f"optimizers.{one.name}"
         yield waits_for_parameters(one.wrapper, made.facts), f"{field}.groups", "parameters"

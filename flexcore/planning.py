@@ -40,6 +40,7 @@ from flexcore.run_plan import Fresh, Mode, Names, Plan, Saving
 from flexcore.sampling import derived_seed
 from flexcore.saving import out_dir, saving
 from flexcore.schedules import ReduceOnPlateau
+from flexcore.sharding import sharding, started
 from flexcore.strategies import Compile
 from flexcore.training import Training, schedules, smoked, training
 from flexcore.wrappers import schedule_lists
@@ -139,7 +140,7 @@ def _assembled(config: Config, facts: Facts, mode: Mode, smoke: bool) -> tuple[P
     return Plan(
         format_version=config.format_version, mode=mode, smoke=smoke, names=names,
         environment=env, strategy=strategy, model=config.model or Supplied(), loss=config.loss,
-        data_preprocessor=preprocessing.chosen(config),
+        data_preprocessor=preprocessing.chosen(config), sharding=sharding(strategy, facts, env.world_size),
         compile=_compile(config), train=parts.data, batching=parts.batching,
         timeline=smoked(timeline) if smoke and timeline is not None else timeline,
         optimizers=optimizers(config, parts.batching, facts, curves) if trains else (),
@@ -166,7 +167,10 @@ def _started(made: Plan, problems: list[Problem]) -> tuple[Plan, list[Problem]]:
         problems += starting.hook_notices(fact, made.hooks)
     problems = [*problems, *notices(made, start)]
     told = tuple(p for p in _in_order(problems, FIELDS) if p.severity != "error")
-    return evolve(made, start=start, notices=told, unresolved=unresolved(made, start)), problems
+    return evolve(
+        made, start=start, notices=told,
+        sharding=started(made.sharding, made.strategy, loads=not isinstance(start, Fresh)), unresolved=unresolved(made, start),
+    ), problems  # fmt: skip
 
 
 def planned_hooks(config: Config, facts: Facts) -> tuple[PlannedHook, ...]:

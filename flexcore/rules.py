@@ -97,6 +97,11 @@ RULES: Mapping[str, Rule] = {
     "FP007": Rule("model-states-exceed-memory", "error", "A rank holds the whole model, its gradients and its optimizer state."),
     "FP008": Rule("restart-begins-anew", "error", "A job that is started again must go on where it was."),
     "FP009": Rule("strategy-chosen", "info", "What was left to be chosen is told with the facts it was chosen by."),
+    "FP020": Rule("uneven-mesh", "error", "Copies of a sharded model need ranks in equal numbers."),
+    "FP021": Rule("needs-whole-tensors", "error", "A rank that holds a share of a parameter cannot do what looks at all of it."),
+    "FP022": Rule("nothing-to-skip", "warning", "Initialisation is left out only where a checkpoint brings the weights."),
+    "FP023": Rule("bad-sharding-unit", "error", "What is gathered together must exist, and hold its shared parameters whole."),
+    "FP024": Rule("one-sharding-unit", "warning", "Gathering everything at once takes the memory that sharding should save."),
     # FR: reproducibility
     "FR001": Rule("seed-from-entropy", "info", "No seed was given; the recorded one repeats the run."),
     "FR002": Rule("deterministic-over-benchmark", "warning", "cudnn_benchmark picks algorithms by timing; deterministic wins."),

@@ -14,6 +14,7 @@ from flexcore.problems import Problem
 from flexcore.reporting import Logging
 from flexcore.sampling import Order
 from flexcore.schedules import Schedule
+from flexcore.sharding import Sharding
 from flexcore.strategies import Compile, Strategy
 from flexcore.timeline import SavePoints, Timeline
 
@@ -209,6 +210,7 @@ class Plan:
     config: Config
     facts: Facts
     data_preprocessor: Component | None = None
+    sharding: Sharding | None = None
 
     def hooks_at(self, stage: str) -> tuple[PlannedHook, ...]:
         """The hooks that listen to a stage, in the order they run. Unlooked-at user hooks count as listening."""

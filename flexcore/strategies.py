@@ -1,10 +1,11 @@
 """How ranks share one model: each strategy's settings, a closed union; nothing here touches torch."""
 
 from collections.abc import Mapping
+from typing import Literal
 
 from attrs import frozen
 
-from flexcore.components import Data
+from flexcore.components import Component, Data
 
 NO_DATA = Data()
 
@@ -42,8 +43,65 @@ class Auto(_DDPSettings):
     NAME = "auto"
 
 
-Strategy = SingleDevice | DDP
-DISTRIBUTED = (DDP,)
+@frozen(kw_only=True)
+class MixedPrecision:
+    """fully_shard's MixedPrecisionPolicy: the dtype of computing, of reducing gradients, and of a unit's outputs."""
+
+    NAME = "MixedPrecisionPolicy"
+    param_dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    reduce_dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    output_dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    cast_forward_inputs: bool = True
+
+
+@frozen(kw_only=True)
+class WrappedFSDP1:
+    """FlexibleRunner's model_wrapper: the first FSDP's settings. What fully_shard does anyway is without effect."""
+
+    NAME = "MMFullyShardedDataParallel"
+    auto_wrap_policy: Component | None = None
+    cpu_offload: bool | Data | None = None
+    mixed_precision: Data | None = None
+    sharding_strategy: str | None = None
+    use_orig_params: bool | None = None
+    backward_prefetch: str | None = None
+    forward_prefetch: bool | None = None
+    limit_all_gathers: bool | None = None
+    sync_module_states: bool | None = None
+
+
+@frozen(kw_only=True)
+class FSDP:
+    """torch's fully_shard (FSDP2): each rank holds a share of every parameter, gradient and optimizer state.
+
+    Attributes:
+        wrap: class names; each module of such a class is gathered as one unit. None: the model's own list
+            (_no_split_modules) unless wrap_min_params is given. What is in no unit is gathered with the whole model.
+        wrap_min_params: modules of at least so many parameters, counted without the units inside them, are units.
+        reshard_after_forward: free a unit between forward and backward; None: all but the outermost. A number:
+            reshard to so many ranks.
+        shard_size: ranks that share one copy of the model (HSDP); None: all.
+        mixed_precision: of parameters and gradients; the optimizer's copy stays in full precision.
+        cpu_offload: shares rest in host memory.
+        activation_checkpointing: class names whose activations are computed again in backward.
+        model_wrapper, skip_init_weights, state_dict_cfg: FlexibleRunner's; see docs/differences.md.
+    """
+
+    NAME = "FSDPStrategy"
+    wrap: tuple[str, ...] | None = None
+    wrap_min_params: int | None = None
+    reshard_after_forward: bool | int | None = None
+    shard_size: int | None = None
+    mixed_precision: MixedPrecision | None = None
+    cpu_offload: bool = False
+    activation_checkpointing: tuple[str, ...] = ()
+    model_wrapper: WrappedFSDP1 | None = None
+    skip_init_weights: bool = False
+    state_dict_cfg: str | Data | None = None
+
+
+Strategy = SingleDevice | DDP | FSDP
+DISTRIBUTED = (DDP, FSDP)
 
 
 COMPILE_KEYS: Mapping[str, tuple[type, ...]] = {

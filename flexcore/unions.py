@@ -155,8 +155,8 @@ TAGGED: tuple[Tagged, ...] = (
     Tagged(
         "strategy",
         _by_name(*get_args(strategies.Strategy), strategies.Auto),
-        unbuilt=frozenset({"FSDPStrategy", "DeepSpeedStrategy", "MMDeepSpeedStrategy"}),
-        retired={"ColossalAIStrategy": "Use DDPStrategy; FSDPStrategy is not built yet."},
+        unbuilt=frozenset({"DeepSpeedStrategy", "MMDeepSpeedStrategy"}),
+        retired={"ColossalAIStrategy": "Use FSDPStrategy."},
     ),
     Tagged(
         "hook",

@@ -1,6 +1,7 @@
 """Builds what a plan names, observes it, and puts a Run together; the order of building is fixed here."""
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -33,6 +34,7 @@ from shell.hooks import BUILTIN, SET_UP_BY_SPEC
 from shell.hooks.sampler_seed import SamplerSeedHook
 from shell.loggers.console import Console
 from shell.loggers.sinks import Sinks
+from shell.materializing import without_memory
 from shell.observing import observed
 from shell.optim_wrappers import AnyOptim, OptimWrapper, OptimWrapperDict
 from shell.own_evaluations import OwnEvaluation
@@ -121,14 +123,25 @@ def _model(plan: Plan, supplied: dict[str, Any], preprocessor: Any) -> nn.Module
         model = supplied["model"]
     else:
         taken = preprocessor is not None and preprocessing.takes_one(plan.model)
-        model = building.build(plan.model, ("model",), **({preprocessing.KEY: preprocessor} if taken else {}))
+        skips = plan.sharding is not None and plan.sharding.skips_init
+        with without_memory() if skips else nullcontext():
+            model = building.build(
+                plan.model, ("model",), **({preprocessing.KEY: preprocessor} if taken else {})
+            )
+        if skips:
+            return _module(model)
+    _module(model)
+    if hasattr(model, "init_weights") and (plan.mode == "train" or plan.config.init_weights_for_test_or_val):
+        model.init_weights()
+    return model
+
+
+def _module(model: Any) -> nn.Module:
     if not isinstance(model, nn.Module):
         text = f"is a {type(model).__name__}, not a torch.nn.Module."
         raise ConfigError(
             [problem("FK011", ("model",), text, "Name a Module class or a function returning one.")]
         )
-    if hasattr(model, "init_weights") and (plan.mode == "train" or plan.config.init_weights_for_test_or_val):
-        model.init_weights()
     return model
 
 
@@ -165,7 +178,7 @@ def _user_hook(planned: PlannedHook) -> Any:
 def assemble(run: Run, built: Built, console: Console, writer: CheckpointWriter) -> Sinks:
     """Strategy, optimizer, hooks, evaluation feeds, in that order; returns the sinks to open and close."""
     plan = run.plan
-    run.strategy = executor(plan.strategy, run.device)
+    run.strategy = executor(plan.strategy, run.device, plan.sharding)
     run.contract, run.model = built.contract, built.model
     if plan.compile is not None:
         _compile(built.model, {str(k): v for k, v in building.thaw(plan.compile.kwargs).items()})

@@ -29,6 +29,7 @@ FLAG_OF_FACT: Mapping[str, str] = {
     "train_batch_size": "--probe",
     "hooks": "--probe",
     "parameters": "--probe",
+    "modules": "--probe",
     "device_memory": "--probe",
 }
 

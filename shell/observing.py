@@ -2,12 +2,13 @@
 
 from typing import TYPE_CHECKING, Any
 
+from torch import nn
 from torch.utils.data import DataLoader as TorchLoader
 
 from flexcore.batching import is_opaque
 from flexcore.components import Supplied
 from flexcore.config import DataLoader
-from flexcore.facts import Facts, HookFact
+from flexcore.facts import Facts, HookFact, ModuleFact
 from flexcore.hooks import STAGES
 from flexcore.run_plan import Plan
 from shell import data, parameters, sources
@@ -44,8 +45,19 @@ def observed(plan: Plan, built: "Built") -> Facts:
         counts |= _train_counts(plan, built)
     if built.optimizer is not None:
         counts["parameter_groups"] = parameters.observed_groups(built.optimizer)
+    if plan.sharding is not None or plan.config.strategy == "auto":
+        counts |= _modules(built.model)
     return Facts(parameters=tuple(parameters.observed(built.model)), hooks=hooks or None,
                  train_step=built.contract.loss is None, **counts)  # fmt: skip
+
+
+def _modules(model: nn.Module) -> dict[str, Any]:
+    """Every submodule's class, and the classes the model wants kept whole (Hugging Face's attribute)."""
+    blocks = getattr(model, "_no_split_modules", None)
+    modules = (
+        ModuleFact(path=path, type=type(module).__name__) for path, module in model.named_modules() if path
+    )
+    return {"modules": tuple(modules), "model_blocks": None if blocks is None else tuple(sorted(blocks))}
 
 
 def _priority(hook: Any) -> int | str | None:

@@ -3,7 +3,7 @@
 import copy
 import random
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import torch
@@ -14,6 +14,7 @@ _HOST_KEYS: Final = ("step",)  # torch.optim keeps these on the CPU unless its g
 
 Named = Iterable[tuple[str, torch.Tensor]]
 Tree = Mapping[str, Any]
+Placed = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer, named_parameters: Named) -> dict[str, Any]:
@@ -47,8 +48,12 @@ def _group(names: Mapping[int, str], group: Mapping[str, Any]) -> dict[str, Any]
     return {**hyper, "params": [_name(names, tensor) for tensor in group["params"]]}
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, named_parameters: Named, tree: Tree) -> None:
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer, named_parameters: Named, tree: Tree, placed: Placed | None = None
+) -> None:
     """Put back what `optimizer_state` told, each value copied in its own dtype, so that training goes on to the bit.
+
+    placed: what this rank holds of a whole value of a parameter's; None: all of it, on the parameter's device.
 
     torch's load_state_dict casts state to the parameter's dtype, which changes NAdam and ASGD in float64.
 
@@ -67,7 +72,7 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, named_parameters: Named,
         host_keys = () if saved.get("capturable") or saved.get("fused") else _HOST_KEYS
         for tensor in group["params"]:
             for key, value in states.get(names[id(tensor)], {}).items():
-                optimizer.state[tensor][key] = value if key in host_keys else _moved(value, tensor.device)
+                optimizer.state[tensor][key] = value if key in host_keys else _moved(value, tensor, placed)
 
 
 def _check_groups(current: Sequence[Mapping[str, Any]], saved: Sequence[Mapping[str, Any]]) -> None:
@@ -88,10 +93,10 @@ def _check_shapes(current: Mapping[str, list[int]], saved: Mapping[str, list[int
             raise StateMismatch(f"Parameter {name!r}", f"of shape {shape}", rule)
 
 
-def _moved(value: Any, device: torch.device) -> Any:
+def _moved(value: Any, owner: torch.Tensor, placed: Placed | None) -> Any:
     if isinstance(value, torch.Tensor):
-        return value.to(device)
-    return [_moved(item, device) for item in value] if isinstance(value, list) else value
+        return value.to(owner.device) if placed is None else placed(value, owner)
+    return [_moved(item, owner, placed) for item in value] if isinstance(value, list) else value
 
 
 def rng_state() -> dict[str, Any]:

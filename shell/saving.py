@@ -81,9 +81,10 @@ class CheckpointWriter:
 
     def settle(self, run: Run, name: str) -> None:
         """Tell the run's last checkpoint that its validation is done, so that running again does not repeat it."""
+        states = run.strategy.whole(hook_states(run))
         if self.store is None:
             return
-        hooks, tensors = split(hook_states(run))
+        hooks, tensors = split(states)
         try:
             if not self.store.holds(name, "hooks", tensors):  # to change a tensor would be another save
                 return
@@ -122,7 +123,7 @@ def position(run: Run, done: int) -> dict[str, Any]:
 
 def gathered(run: Run, own: list[Any]) -> tuple[dict[str, Mapping[str, torch.Tensor]], dict[str, Any]]:
     """(tensors by file, JSON state): model, optimizer by parameter name, hooks, scaler, and what is each rank's own."""
-    hooks, hook_tensors = split(hook_states(run))
+    hooks, hook_tensors = split(run.strategy.whole(hook_states(run)))
     tensors: dict[str, Mapping[str, torch.Tensor]] = {"model": dict(run.strategy.save_state())}
     if hook_tensors:
         tensors["hooks"] = hook_tensors

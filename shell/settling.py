@@ -157,7 +157,7 @@ def settled(plan: Plan, seen: Facts, group: Group) -> Plan:
 
 
 SECOND_ROUND = ("train_samples", "train_batches", "train_iterable", "train_batch_size", "val_samples", "test_samples", "parameters",
-                "parameter_groups", "train_step", "hooks")  # fmt: skip
+                "modules", "model_blocks", "parameter_groups", "train_step", "hooks")  # fmt: skip
 
 
 def _compare(seen: Facts, group: Group) -> None:
@@ -208,7 +208,10 @@ def started(plan: Plan, group: Group) -> Plan:
     if len(set(digests)) > 1:
         text = "the ranks made different plans; this is a defect of flexcore."
         raise ConfigError([problem("FK015", (), text, "Report it with the config.")])
-    if final.environment.seed != plan.environment.seed:  # the model was initialised with the other one
+    lost = plan.sharding is not None and plan.sharding.skips_init and isinstance(final.start, Fresh)
+    if (
+        lost or final.environment.seed != plan.environment.seed
+    ):  # the model was initialised for the other start
         raise CheckpointRefused("Every checkpoint was damaged and is set aside. Start again for a fresh run.")
     return final
 

@@ -13,6 +13,7 @@ from flexcore.checks import (
     saving,
     schedules,
     sections,
+    sharding,
     unbuilt,
 )
 from flexcore.config import Config
@@ -24,7 +25,7 @@ Check = Callable[[Config, Facts, frozenset[str]], Iterator[Problem]]
 CHECKS: tuple[Check, ...] = (
     sections.groups, sections.starting, sections.ranges, sections.names, unbuilt.unbuilt,
     data.loaders, preprocessing, optimizers.optimizers, owning.owning, schedules.schedules, schedules.scaling, saving.hooks, saving.checkpoints, hooks.built_in, reporting.reporting,
-    environment.environment, evaluating.evaluating,
+    environment.environment, sharding.sharding, evaluating.evaluating,
 )  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """Keeps an average of the weights and evaluates with it; training never sees it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -9,6 +9,9 @@ from flexcore.averaging import weight
 from flexcore.hooks import EMA
 from shell.results import CheckpointRefused
 from shell.run import Run
+from shell.strategies.base import local
+
+Placed = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 class EMAHook:
@@ -26,7 +29,8 @@ class EMAHook:
         self.names, self.sources = list(named), list(named.values())
         if self.steps:
             self._check(run)
-            self.averages = [_like(self._loaded.get(name), source) for name, source in named.items()]
+            place = run.strategy.placed
+            self.averages = [_like(self._loaded.get(name), source, place) for name, source in named.items()]
         self._loaded = {}
 
     def _check(self, run: Run) -> None:
@@ -56,10 +60,11 @@ class EMAHook:
             self.averages = [source.detach().clone() for source in self.sources]
             return
         share = weight(self.spec, self.steps)
+        averages, sources = [local(one) for one in self.averages], [local(one) for one in self.sources]
         if self.spec.ema_type == "StochasticWeightAverage":
-            torch._foreach_add_(self.averages, torch._foreach_sub(self.sources, self.averages), alpha=share)
+            torch._foreach_add_(averages, torch._foreach_sub(sources, averages), alpha=share)
         else:
-            torch._foreach_lerp_(self.averages, self.sources, share)
+            torch._foreach_lerp_(averages, sources, share)
 
     @torch.no_grad()
     def _swap(self) -> None:
@@ -101,6 +106,6 @@ def averaged(model: torch.nn.Module, *, buffers: bool) -> dict[str, torch.Tensor
     return {name: tensor for name, tensor in found.items() if tensor.is_floating_point()}
 
 
-def _like(saved: torch.Tensor | None, source: torch.Tensor) -> torch.Tensor:
+def _like(saved: torch.Tensor | None, source: torch.Tensor, placed: Placed) -> torch.Tensor:
     own = source.detach().clone()
-    return own.copy_(saved) if saved is not None and saved.shape == source.shape else own
+    return own.copy_(placed(saved, source)) if saved is not None and saved.shape == source.shape else own

@@ -8,6 +8,7 @@ import torch
 from flexcore.hooks import NaNGuard
 from flexcore.questions import window_samples
 from shell.run import Run
+from shell.strategies.base import local
 
 REASON = "nonfinite"
 
@@ -40,7 +41,8 @@ class NaNGuardHook:
         if not looks:
             return True
         own = self._not_finite(loss, watch)
-        worst = own if self.run.world_size == 1 or self.spec.check == "gradient" else self.run.group.max(own)
+        alike = self.run.world_size == 1 or (self.spec.check == "gradient" and not self.run.strategy.shards)
+        worst = own if alike else self.run.group.max(own)
         if not any(worst):
             return True
         what = [name for name, bad in zip(("loss", "gradient"), worst, strict=True) if bad]
@@ -95,7 +97,8 @@ class NaNGuardHook:
     def spoiled(self) -> bool:
         """Whether what would be saved now is not finite: updates between two looks may have let it in."""
         if not self.found and self.spec.interval > 1:
-            bad = bool(not_finite([p.detach() for p in self.run.model.parameters()]))
+            bad = float(not_finite([p.detach() for p in self.run.model.parameters()]))
+            bad = self.run.group.max([bad])[0] if self.run.strategy.shards else bad
             if bad:
                 self.run.logger.error(
                     "the weights are not finite after iteration %d; nothing is saved", self.run.iter
@@ -131,9 +134,9 @@ class Watch:
 
 @torch.no_grad()
 def not_finite(tensors: list[torch.Tensor]) -> torch.Tensor:
-    """1.0 if any element is NaN or infinite, on the device; the largest magnitude cannot overflow."""
-    tensors = [t.coalesce().values() if t.is_sparse else t for t in tensors]
-    tensors = [tensor for tensor in tensors if tensor.numel()]
+    """1.0 if any element this rank holds is NaN or infinite, on the device; the largest magnitude cannot overflow."""
+    parts = [t.coalesce().values() if t.is_sparse else local(t) for t in tensors]
+    tensors = [part for part in parts if part.numel()]
     if not tensors:
         return torch.zeros(())
     largest = torch.stack([norm.float() for norm in torch._foreach_norm(tensors, float("inf"))])

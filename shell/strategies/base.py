@@ -66,6 +66,12 @@ class Strategy(Protocol):
             StateMismatch: it does not fit; the optimizer is as it was.
         """
 
+    def whole(self, tree: Any) -> Any:
+        """A tree of further state, such as hooks', with whole tensors on rank 0; every rank as above."""
+
+    def placed(self, value: Any, like: torch.Tensor) -> Any:
+        """What this rank holds of a whole value that belongs to the parameter `like`."""
+
 
 class Replicated:
     """What strategies share whose every rank holds the whole model and the whole state of its optimizer."""
@@ -94,6 +100,18 @@ class Replicated:
 
     def load_optimizer(self, optimizer: torch.optim.Optimizer, tree: Mapping[str, Any]) -> None:
         restore_optimizer(optimizer, trainable(self.model), tree)
+
+    def whole(self, tree: Any) -> Any:
+        return tree
+
+    def placed(self, value: Any, like: torch.Tensor) -> Any:
+        return value.to(like.device) if isinstance(value, torch.Tensor) else value
+
+
+def local(tensor: torch.Tensor) -> torch.Tensor:
+    """The part of this rank, sharing its memory; torch.distributed.tensor is not loaded to ask."""
+    part: torch.Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    return part
 
 
 def trainable(model: nn.Module) -> list[tuple[str, nn.Parameter]]:

@@ -8,7 +8,7 @@ from attrs import evolve
 
 import flexcore
 from flexcore import Facts, GroupFact, HookFact, Supplied
-from flexcore.facts import ParameterFact
+from flexcore.facts import ModuleFact, ParameterFact
 from flexcore.rules import RULES
 from tests.flexcore.base import DIGITS, KNOWN, base, told, validating
 from tests.strategies import checkpoint
@@ -230,7 +230,7 @@ CASES: dict[str, tuple[Any, Facts, list[str]]] = {
             'custom_hooks.0.type: must be text, got 3. Known: CheckpointHook, DistSamplerSeedHook, EMAHook, EarlyStoppingHook, EmptyCacheHook, IterTimerHook, LoggerHook, NaNGuardHook, ParamSchedulerHook, ProfilerHook, RuntimeInfoHook, SyncBuffersHook, ThroughputHook, or "pkg.module:Name". [FK011]',
             "custom_hooks.1: must be a mapping, got 5. Correct the value. [FK011]",
             "custom_hooks.2.priority: must be a name or an integer, got 1.5. Use 0-100 or NORMAL. [FK011]",
-            "strategy.type: must be text, got 4. Known: DDPStrategy, SingleDeviceStrategy, auto. [FK011]",
+            "strategy.type: must be text, got 4. Known: DDPStrategy, FSDPStrategy, SingleDeviceStrategy, auto. [FK011]",
         ],
     ),
     "FK011 dyn": (
@@ -604,6 +604,26 @@ CASES: dict[str, tuple[Any, Facts, list[str]]] = {
         ),
         [
             'strategy: "auto" finds model states of 2 GiB (parameters, gradients, optimizer) for devices of 1 GiB: FSDP is needed, and it is not built yet. Use a smaller model or optimizer state, or larger devices. [FP007]',
+        ],
+    ),
+    "FSDP": (
+        base(
+            strategy={"type": "FSDPStrategy", "wrap": ["Blok"], "shard_size": 3, "skip_init_weights": True},
+            optim_wrapper={"optimizer": {"type": "Adafactor", "lr": 0.1}},
+        ),
+        evolve(
+            KNOWN,
+            world_size=4,
+            environment=(("RANK", "0"), ("WORLD_SIZE", "4")),
+            modules=(ModuleFact(path="a", type="Block"),),
+            parameters=(ParameterFact(name="a.w", shape=(2,)),),
+        ),
+        [
+            "optim_wrapper.optimizer: Adafactor looks at whole parameters, and a rank holds a share of each. Use an optimizer that goes number by number, or DDPStrategy. [FP021]",
+            "strategy.shard_size: 3 ranks cannot share a copy evenly in a world of 4. Use one of 1, 2, 4. [FP020]",
+            "strategy.skip_init_weights: changes nothing: neither load_from nor resume brings weights, so they are initialised. Set load_from, or drop the key. [FP022]",
+            "strategy.wrap.0: 'Blok' is the class of no module in the model. Did you mean \"Block\"? [FP023]",
+            "strategy: gathers the whole model at once: no module is a unit of its own. Name the classes of its blocks in strategy.wrap. [FP024]",
         ],
     ),
     "FD011": (

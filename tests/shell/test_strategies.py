@@ -13,6 +13,7 @@ from flexcore.converting import dump, marked
 from flexcore.facts import CheckpointFact, Facts, HookFact, ParameterFact
 from flexcore.plan_training import Optimizer, Precision
 from flexcore.problems import ConfigError
+from flexcore.sharding import sharding
 from shell.contracts import contract_of
 from shell.optim_wrappers import OptimWrapper
 from shell.processes import joined
@@ -32,9 +33,9 @@ def test_every_planned_strategy_and_hook_has_its_executor():
 
 @pytest.mark.parametrize("spec", STRATEGIES)
 def test_an_executor_has_the_protocols_verbs(spec):
-    made = executor(spec(), CPU)
-    for verb in ("prepare", "backward", "accumulating", "clip_gradients", "step", "share_buffers", "save_state",
-                 "load_state"):  # fmt: skip
+    made = executor(spec(), CPU, sharding(spec(), Facts(modules=(), parameters=()), 1))
+    for verb in ("prepare", "joined", "backward", "accumulating", "clip_gradients", "step", "share_buffers", "save_state",
+                 "load_state", "save_optimizer", "load_optimizer", "whole", "placed"):  # fmt: skip
         assert callable(getattr(made, verb))
 
 

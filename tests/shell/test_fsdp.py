@@ -1,0 +1,160 @@
+"""FSDP trains as one process does, in shares: losses, weights, checkpoints and hooks."""
+
+# ruff: noqa: C408 - configs are written as FlexibleRunner's are
+
+import pytest
+import torch
+from torch import nn
+
+from tests.ranks import run_alone, run_ranks
+from tests.shell import toys
+from tests.shell.test_exactness import LOSSES, losses
+
+HERE = "tests.shell.test_fsdp"
+CLIP = dict(max_norm=0.5)
+
+
+class Block(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.down(torch.relu(self.up(self.norm(x))))
+
+
+class Deep(nn.Module):
+    """Points to logits through blocks; 5 is no multiple of the ranks, so shares differ in size."""
+
+    _no_split_modules = ("Block",)
+
+    def __init__(self, width: int = 5, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.first = nn.Linear(toys.FEATURES, width)
+        self.blocks = nn.ModuleList([Block(width), Block(width)])
+        self.dropout = nn.Dropout(dropout)
+        self.last = nn.Linear(width, toys.CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x)
+        for block in self.blocks:
+            x = self.dropout(block(x))
+        return self.last(x)
+
+
+def config(work_dir, **changes):
+    return toys.config(work_dir, **{"model": dict(type=f"{HERE}:Deep"), **changes})
+
+
+def run(ranks, cfg):
+    if ranks == 1:
+        return run_alone(toys.trained, cfg)
+    return run_ranks(ranks, toys.trained_rank, cfg)[0]
+
+
+SETTINGS = {
+    "the model's own blocks": dict(),
+    "by class, kept gathered": dict(wrap=["Block"], reshard_after_forward=False),
+    "by size": dict(wrap_min_params=100),
+    "whole": dict(wrap=[]),
+    "recomputed": dict(activation_checkpointing=["Block"]),
+    "offloaded": dict(cpu_offload=True),
+}
+
+
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+def test_two_ranks_lose_as_one_process(settings, tmp_path):
+    """One global batch of 8 with active clipping, on 1 rank in micro-batches and on 2 in shares."""
+    means = {}
+    for ranks, strategy in ((1, None), (2, dict(type="FSDPStrategy", **settings))):
+        work_dir = tmp_path / str(ranks)
+        wrapper = dict(optimizer=dict(type="SGD", lr=0.2, momentum=0.9), clip_grad=CLIP)
+        cfg = config(
+            work_dir, global_batch_size=8, optim_wrapper=wrapper, custom_hooks=[LOSSES], strategy=strategy
+        )
+        run(ranks, cfg)
+        means[ranks] = losses(work_dir, ranks)
+        assert toys.differences(work_dir) == []
+    assert len(means[1]) == 15
+    assert means[2] == pytest.approx(means[1], abs=1e-6)
+    assert means[1][-1] < means[1][0] * 0.8
+
+
+FSDP = dict(type="FSDPStrategy")
+ALIKE = {
+    "plain": dict(),
+    "carried": dict(accumulative_counts=4),
+    "flushed": dict(accumulative_counts=4, accumulation_tail="step"),
+    "values clipped": dict(clip_grad=dict(type="value", clip_value=0.01)),
+    "bfloat16": dict(type="AmpOptimWrapper", dtype="bfloat16"),
+}
+
+
+@pytest.mark.parametrize("wrapper", ALIKE.values(), ids=ALIKE)
+def test_shares_end_where_ddp_ends_to_the_bit(wrapper, tmp_path):
+    """With dropout, averages and validations with them: every rank draws what it draws under DDP."""
+    found = []
+    for name, strategy in (("ddp", dict(type="DDPStrategy")), ("fsdp", FSDP)):
+        cfg = config(
+            tmp_path / name, model=dict(type=f"{HERE}:Deep", dropout=0.2), strategy=strategy,
+            optim_wrapper=dict(optimizer=dict(type="AdamW", lr=0.01), **wrapper),
+            custom_hooks=[dict(type="EMAHook", momentum=0.3)],
+        )  # fmt: skip
+        found.append((run(2, cfg)["metrics"], toys.weights(tmp_path / name)))
+        assert toys.differences(tmp_path / name) == []
+    assert found[0] == found[1]
+
+
+def test_two_copies_of_two_shares_lose_as_one_process(tmp_path):
+    """HSDP on four ranks: shares within a copy, gradients averaged over copies as well."""
+    means = {}
+    for ranks, strategy in ((1, None), (4, dict(FSDP, shard_size=2))):
+        cfg = config(
+            tmp_path / str(ranks), global_batch_size=8, custom_hooks=[LOSSES], strategy=strategy,
+            train_dataloader=dict(dataset=dict(type="tests.shell.toys:Points", n=34), batch_size=2),
+            optim_wrapper=dict(optimizer=dict(type="SGD", lr=0.2, momentum=0.9), clip_grad=CLIP),
+        )  # fmt: skip
+        run(ranks, cfg)
+        means[ranks] = losses(tmp_path / str(ranks), ranks)
+    assert means[4] == pytest.approx(means[1], abs=1e-6)
+
+
+STOPPED = dict(type="tests.shell.toys:Wishes", stop=12)
+
+
+@pytest.mark.parametrize("nth", [3, 14])
+def test_a_killed_run_resumes_to_the_bit(nth, tmp_path):
+    """Optimizer state, averages and random streams come back as shares."""
+    hooks = [dict(type="EMAHook", momentum=0.3)]
+    model = dict(type=f"{HERE}:Deep", dropout=0.2)
+    run(2, config(tmp_path / "whole", model=model, strategy=FSDP, custom_hooks=hooks))
+    kill = dict(type="tests.shell.toys:KillIn", stage="before_train_iter", nth=nth)
+    cfg = config(tmp_path / "killed", model=model, strategy=FSDP, custom_hooks=[*hooks, kill])
+    with pytest.raises(Exception, match=r"ended with|failed|closed"):
+        run(2, cfg)
+    run(2, cfg)
+    assert toys.weights(tmp_path / "killed") == toys.weights(tmp_path / "whole")
+    assert toys.differences(tmp_path / "killed") == []
+
+
+LAYOUTS = {"single": (1, None), "ddp": (2, dict(type="DDPStrategy")), "fsdp": (2, FSDP)}
+
+
+MOVES = [(here, there) for here in LAYOUTS for there in LAYOUTS if here != there and "fsdp" in (here, there)]
+
+
+@pytest.mark.parametrize(("here", "there"), MOVES)
+def test_a_checkpoint_goes_on_under_any_other_strategy(here, there, tmp_path):
+    """On the global clock: the same samples, LR and optimizer state, whoever holds which share."""
+    means = {"moved": [], "one": []}
+    for name, (first, second) in {"moved": (here, there), "one": ("single", "single")}.items():
+        for layout, hooks in ((first, [LOSSES, STOPPED]), (second, [LOSSES])):
+            ranks, strategy = LAYOUTS[layout]
+            cfg = config(tmp_path / name, global_batch_size=8, strategy=strategy, custom_hooks=hooks)
+            run(ranks, cfg)
+            means[name] += losses(tmp_path / name, ranks)
+            for file in (tmp_path / name).glob("losses.*"):
+                file.unlink()
+    assert len(means["one"]) == 15
+    assert means["moved"] == pytest.approx(means["one"], abs=1e-5)
