@@ -5,8 +5,9 @@ from attrs import asdict
 from flexcore import launchers, starting
 from flexcore.config import Config
 from flexcore.facts import Facts
+from flexcore.memory import model_states
 from flexcore.run_plan import Environment
-from flexcore.strategies import DDP, DISTRIBUTED, Auto, SingleDevice, Strategy
+from flexcore.strategies import DDP, DISTRIBUTED, FSDP, Auto, SingleDevice, Strategy
 
 
 def chosen_launcher(config: Config, facts: Facts) -> str:
@@ -26,13 +27,16 @@ def known_world_size(config: Config, facts: Facts) -> int | None:
 
 
 def chosen_strategy(config: Config, facts: Facts) -> Strategy:
-    """As given, else (Auto too) SingleDevice without a launcher and DDP, with Auto's settings, with one."""
+    """As given, else SingleDevice without a launcher and DDP with one; Auto takes FSDP where DDP's states do not fit."""
     given = config.strategy
     if given is not None and not isinstance(given, Auto):
         return given
     if chosen_launcher(config, facts) == "none":
         return SingleDevice()
-    return DDP() if given is None else DDP(**asdict(given))
+    if given is None:
+        return DDP()
+    needed, there = model_states(config, facts), facts.device_memory
+    return FSDP() if needed is not None and there is not None and needed > there else DDP(**asdict(given))
 
 
 def data_parallel_size(strategy: Strategy, world_size: int | None) -> int | None:

@@ -49,7 +49,8 @@ def _of_strategy(made: Plan) -> Iterator[Problem]:
     if missing:
         fits = f"; whether its model states fit is unknown until {' and '.join(missing)} are there"
     elif needed is not None and there is not None:
-        fits = f"; model states of {needed / 2**30:.3g} GiB fit devices of {there / 2**30:.3g} GiB"
+        how = "fit" if needed <= there else f"need {env.world_size or 'the'} shares on"
+        fits = f"; model states of {needed / 2**30:.3g} GiB {how} devices of {there / 2**30:.3g} GiB"
     else:
         fits = "; memory is not counted on a CPU"
     idle = "; the settings of DDP wait for ranks" if alone and wanted != Auto() else ""

@@ -25,7 +25,7 @@ class Origin:
 
 # Plan fields that are decided rather than copied. A field not here is looked up in the config.
 ORIGINS: dict[str, Origin] = {
-    "strategy": Origin("strategy", None, "as given, else (auto too) SingleDevice without a launcher and DDP with one"),
+    "strategy": Origin("strategy", None, "as given, else SingleDevice without a launcher and DDP with one; auto takes FSDP where model states do not fit"),
     "environment.launcher": Origin("launcher", "environment", "as given, else by the first signs found in the environment (flexcore.launchers.SIGNS)"),
     "environment.world_size": Origin(None, "world_size", "the number of ranks the launcher says; 1 without one"),
     "environment.device_type": Origin(None, "device_type", "cuda if a GPU is there, else cpu"),

@@ -94,7 +94,7 @@ RULES: Mapping[str, Rule] = {
     "FP004": Rule("unsupported-precision", "error", "The device cannot compute in this precision."),
     "FP005": Rule("backend-device-mismatch", "error", "The backend cannot move this device's tensors."),
     "FP006": Rule("loss-scale-without-float16", "warning", "Only float16 gradients underflow; the setting does nothing."),
-    "FP007": Rule("model-states-exceed-memory", "error", "A rank holds the whole model, its gradients and its optimizer state."),
+    "FP007": Rule("model-states-exceed-memory", "error", "A rank holds the model, its gradients and its optimizer state, or its share of them."),
     "FP008": Rule("restart-begins-anew", "error", "A job that is started again must go on where it was."),
     "FP009": Rule("strategy-chosen", "info", "What was left to be chosen is told with the facts it was chosen by."),
     "FP020": Rule("uneven-mesh", "error", "Copies of a sharded model need ranks in equal numbers."),

@@ -38,7 +38,7 @@ class DDP(_DDPSettings):
 
 @frozen(kw_only=True)
 class Auto(_DDPSettings):
-    """Whatever fits: DDP with these settings where a launcher started ranks, a single device elsewhere."""
+    """Whatever fits: a single device without a launcher, else DDP with these settings, or FSDP where those do not fit."""
 
     NAME = "auto"
 

@@ -11,6 +11,7 @@ from flexcore.config import DataLoader
 from flexcore.facts import Facts, HookFact, ModuleFact
 from flexcore.hooks import STAGES
 from flexcore.run_plan import Plan
+from flexcore.strategies import Auto
 from shell import data, parameters, sources
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def observed(plan: Plan, built: "Built") -> Facts:
         counts |= _train_counts(plan, built)
     if built.optimizer is not None:
         counts["parameter_groups"] = parameters.observed_groups(built.optimizer)
-    if plan.sharding is not None or plan.config.strategy == "auto":
+    if plan.sharding is not None or isinstance(plan.config.strategy, Auto):
         counts |= _modules(built.model)
     return Facts(parameters=tuple(parameters.observed(built.model)), hooks=hooks or None,
                  train_step=built.contract.loss is None, **counts)  # fmt: skip

@@ -61,16 +61,19 @@ def _launching(config: Config, facts: Facts, broken: frozenset[str]) -> Iterator
 
 
 def _memory(config: Config, facts: Facts) -> Iterator[Problem]:
-    """strategy="auto" takes what fits; without sharding every rank holds all model states."""
+    """strategy="auto" takes what fits: the whole on each rank, or shares of it."""
     needed, there = model_states(config, facts), facts.device_memory
-    if isinstance(config.strategy, Auto) and needed is not None and there is not None and needed > there:
+    if not isinstance(config.strategy, Auto) or needed is None or there is None:
+        return
+    ranks = known_world_size(config, facts) or 1
+    if needed > there * ranks:
+        shares = "" if ranks == 1 else f", in {ranks} shares"
         text = (
-            f'"auto" finds model states of {needed / 2**30:.3g} GiB (parameters, gradients, optimizer) for devices of '
-            f"{there / 2**30:.3g} GiB: FSDP is needed, and it is not built yet."
+            f'"auto" finds model states of {needed / 2**30:.3g} GiB (parameters, gradients, optimizer){shares} for devices of '
+            f"{there / 2**30:.3g} GiB."
         )
-        yield problem(
-            "FP007", ("strategy",), text, "Use a smaller model or optimizer state, or larger devices."
-        )
+        remedy = "Use a smaller model or optimizer state, larger devices, or more ranks."
+        yield problem("FP007", ("strategy",), text, remedy)
 
 
 def _compiling(settings: Data) -> Iterator[Problem]:

@@ -3,13 +3,14 @@
 from collections.abc import Iterator
 
 from flexcore.components import last_segment, thaw
-from flexcore.config import Config, PlainOptim
+from flexcore.config import AmpOptim, Config
 from flexcore.environment import chosen_strategy, known_world_size
 from flexcore.facts import Facts
 from flexcore.problems import Path, Problem, did_you_mean, shown
 from flexcore.rules import problem
 from flexcore.sharding import BY_CLASS, BY_SIZE, HYBRID, KEEPS_GATHERED, unit_of, units, wrapping
 from flexcore.strategies import FSDP, WrappedFSDP1
+from flexcore.wrappers import asked
 
 PLACE: Path = ("strategy",)
 KNOWN_SHARDING = ("FULL_SHARD", *KEEPS_GATHERED, "HYBRID_SHARD")
@@ -32,7 +33,7 @@ def sharding(config: Config, facts: Facts, _: frozenset[str]) -> Iterator[Proble
     if strategy.skip_init_weights and config.load_from is None and config.resume is False:
         text = "changes nothing: neither load_from nor resume brings weights, so they are initialised."
         yield problem("FP022", (*PLACE, "skip_init_weights"), text, "Set load_from, or drop the key.")
-    yield from _optimizer(config)
+    yield from _optimizers(config)
     yield from _modules(strategy, facts)
 
 
@@ -87,24 +88,17 @@ def _translated(wrapper: WrappedFSDP1, shard_size: int | None) -> Iterator[Probl
             )
 
 
-def _optimizer(config: Config) -> Iterator[Problem]:
-    wrapper = config.optim_wrapper
-    if wrapper is None:
-        return
-    name = last_segment(getattr(wrapper.optimizer, "type", ""))
-    if name in WHOLE_PARAMETER:
-        text = f"{name} looks at whole parameters, and a rank holds a share of each."
-        yield problem(
-            "FP021",
-            ("optim_wrapper", "optimizer"),
-            text,
-            "Use an optimizer that goes number by number, or DDPStrategy.",
-        )
-    if not isinstance(wrapper, PlainOptim) and wrapper.dtype == "float16":
-        text = "float16 scales the loss by what all gradients say, and a rank holds a share of each."
-        yield problem(
-            "FP021", ("optim_wrapper", "dtype"), text, 'Set dtype="bfloat16", or strategy.mixed_precision.'
-        )
+def _optimizers(config: Config) -> Iterator[Problem]:
+    for one in asked(config):
+        name = last_segment(getattr(one.wrapper.optimizer, "type", ""))
+        if name in WHOLE_PARAMETER:
+            text = f"{name} looks at whole parameters, and a rank holds a share of each."
+            remedy = "Use an optimizer that goes number by number, or DDPStrategy."
+            yield problem("FP021", (*one.place, "optimizer"), text, remedy)
+        if isinstance(one.wrapper, AmpOptim) and one.wrapper.dtype == "float16":
+            text = "float16 scales the loss by what all gradients say, and a rank holds a share of each."
+            remedy = 'Set dtype="bfloat16", or strategy.mixed_precision.'
+            yield problem("FP021", (*one.place, "dtype"), text, remedy)
 
 
 def _modules(strategy: FSDP, facts: Facts) -> Iterator[Problem]:

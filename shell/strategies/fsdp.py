@@ -1,6 +1,6 @@
 """Fully sharded data parallel (torch's fully_shard): each rank holds a share of every parameter, gradient and state."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,7 +29,7 @@ from shell.strategies.base import trainable
 class FSDPStrategy:
     """Units and mesh are the plan's. A model that steps itself needs nothing else, as long as it calls itself."""
 
-    shards = True
+    shards, reduces = True, False
 
     def __init__(self, settings: planned.FSDP, device: torch.device, layout: Sharding | None) -> None:
         assert layout is not None
@@ -51,7 +51,6 @@ class FSDPStrategy:
         if self.layout.skips_init:
             with_memory(model, place)
         model.register_forward_hook(_let_go)
-        self.parameters = [p for _, p in trainable(model)]
         return model
 
     def _equalise(self) -> None:
@@ -84,6 +83,9 @@ class FSDPStrategy:
     def backward(self, loss: torch.Tensor, *, closing: bool) -> None:  # noqa: ARG002 - accumulating() tells
         loss.backward()
 
+    def reduce(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Backward has."""
+
     @contextmanager
     def accumulating(self) -> Iterator[None]:
         """Gradients stay whole on each rank, and are reduced when the window closes."""
@@ -94,16 +96,16 @@ class FSDPStrategy:
         finally:
             root.set_requires_gradient_sync(True)
 
-    def clip_gradients(self, clip: ClipGrad) -> torch.Tensor | None:
+    def clip_gradients(self, clip: ClipGrad, parameters: Sequence[nn.Parameter]) -> torch.Tensor | None:
         if clip.type == "value":
-            nn.utils.clip_grad_value_(self.parameters, clip.clip_value or 0.0)
+            nn.utils.clip_grad_value_(parameters, clip.clip_value or 0.0)
             return None
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        gradients = [p.grad for p in parameters if p.grad is not None]
         norm = sharded.whole(nn.utils.get_total_norm(gradients, clip.norm_type))
         if clip.error_if_nonfinite and not bool(norm.isfinite()):
             text = f"the total norm of order {clip.norm_type} of the gradients is {float(norm)}, so it cannot be clipped."
             raise RuntimeError(text)
-        nn.utils.clip_grads_with_norm_(self.parameters, clip.max_norm or 0.0, norm)
+        nn.utils.clip_grads_with_norm_(parameters, clip.max_norm or 0.0, norm)
         return norm
 
     def step(self, optimizer: torch.optim.Optimizer) -> None:

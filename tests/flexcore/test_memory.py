@@ -89,6 +89,33 @@ def test_auto_tells_what_it_chose_by_which_fact_and_what_is_missing(facts, setti
     assert flexcore.parse({"strategy": {"type": "auto"}}) == flexcore.parse({"strategy": "auto"})
 
 
+BIG = (ParameterFact(name="w", shape=(2**26,)),)  # with its gradient and no momentum: 512 MiB
+
+
+@pytest.mark.parametrize(
+    ("memory", "expected"),
+    [(2**29, "DDPStrategy"), (2**29 - 1, "FSDPStrategy"), (2**28, "FSDPStrategy"), (None, "DDPStrategy")],
+)
+def test_auto_shares_what_does_not_fit_whole(memory, expected):
+    """And tells so; what does not fit in shares either is refused."""
+    facts = evolve(KNOWN, world_size=2, device_type="cuda", parameters=BIG, device_memory=memory)
+    made = planned(facts, strategy="auto")
+    assert made.strategy.NAME == expected
+    (notice,) = [notice for notice in made.notices if notice.path == ("strategy",) and notice.code == "FP009"]
+    told = "model states of 0.5 GiB need 2 shares on devices of" in notice.message
+    assert told == (expected == "FSDPStrategy")
+
+
+def test_auto_refuses_what_does_not_fit_in_shares():
+    facts = evolve(KNOWN, world_size=2, device_type="cuda", parameters=BIG, device_memory=2**28 - 1)
+    with pytest.raises(flexcore.ConfigError) as error:
+        planned(facts, strategy="auto")
+    assert str(error.value) == (
+        'strategy: "auto" finds model states of 0.5 GiB (parameters, gradients, optimizer), in 2 shares for devices of 0.25 GiB. '
+        "Use a smaller model or optimizer state, larger devices, or more ranks. [FP007]"
+    )
+
+
 def test_auto_hands_its_settings_to_ddp():
     settings = {
         "find_unused_parameters": True,

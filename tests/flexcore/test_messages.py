@@ -324,13 +324,13 @@ CASES: dict[str, tuple[Any, Facts, list[str]]] = {
     ),
     "FK014 names": (
         base(
-            strategy="FSDPStrategy",
+            strategy="DeepSpeedStrategy",
             optim_wrapper={"type": "DeepSpeedOptimWrapper"},
         ),
         KNOWN,
         [
             'optim_wrapper.type: "DeepSpeedOptimWrapper" is known but not built yet. Use one of: AmpOptimWrapper, OptimWrapper. [FK014]',
-            'strategy.type: "FSDPStrategy" is known but not built yet. Use one of: DDPStrategy, SingleDeviceStrategy, auto. [FK014]',
+            'strategy.type: "DeepSpeedStrategy" is known but not built yet. Use one of: DDPStrategy, FSDPStrategy, SingleDeviceStrategy, auto. [FK014]',
         ],
     ),
     "FK014 keys": (
@@ -386,7 +386,7 @@ CASES: dict[str, tuple[Any, Facts, list[str]]] = {
         KNOWN,
         [
             'optim_wrapper.type: "ApexOptimWrapper" is retired. Use AmpOptimWrapper. [FK017]',
-            'strategy.type: "ColossalAIStrategy" is retired. Use DDPStrategy; FSDPStrategy is not built yet. [FK017]',
+            'strategy.type: "ColossalAIStrategy" is retired. Use FSDPStrategy. [FK017]',
             'custom_hooks.0.type: "NPUProfilerHook" is retired. Use ProfilerHook. [FK017]',
             'custom_hooks.1.type: "PrepareTTAHook" is retired. Set test_cfg=dict(tta=dict(transforms=["identity", "hflip"])), with merge="pkg.module:function" for what merge_preds did. [FK017]',
             'custom_hooks.2.type: "NaiveVisualizationHook" is retired. Set test_cfg=dict(predictions="FILE") and draw from that file. [FK017]',
@@ -603,7 +603,7 @@ CASES: dict[str, tuple[Any, Facts, list[str]]] = {
             parameters=(ParameterFact(name="w", shape=(2**28,)),),
         ),
         [
-            'strategy: "auto" finds model states of 2 GiB (parameters, gradients, optimizer) for devices of 1 GiB: FSDP is needed, and it is not built yet. Use a smaller model or optimizer state, or larger devices. [FP007]',
+            'strategy: "auto" finds model states of 2 GiB (parameters, gradients, optimizer) for devices of 1 GiB. Use a smaller model or optimizer state, larger devices, or more ranks. [FP007]',
         ],
     ),
     "FSDP": (

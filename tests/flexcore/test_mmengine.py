@@ -44,6 +44,8 @@ DIFFERENCES: dict[tuple[str, str], tuple[str, str]] = {
         "refused", "A second launcher beside the launcher contradicts it."),
     ("o03", "strategy launcher=None strategy={'type': 'SingleDeviceStrategy', 'env_kwargs'"): (
         "refused", "A second launcher beside the launcher contradicts it."),
+    ("o03", "strategy launcher=None strategy={'type': 'FSDPStrategy'}"): (
+        "refused", "A sharded model without ranks has nobody to share it with."),
     ("o03", "strategy launcher=bogus"): ("refused", "An unknown launcher starts nothing."),
     ("o05", "train_cfg {'max_epochs': 1}"): ("the epoch loop", "The only length given says which loop is meant."),
     ("o06", "ReduceOnPlateauLR"): ("told by validations", "The plan cannot know the scores; their replay agrees."),
@@ -121,6 +123,10 @@ UNSEEN: tuple[tuple[str, str, str, str], ...] = (
     ("WandbVisBackend", "online; steps of its own; the code of the current directory always", "offline unless init_kwargs says mode=\"online\"; steps are iterations; code where log_code_name is given", "A run needs no network, and sends nothing it was not asked to."),
     ("MLflowVisBackend's artifacts", "files of the whole work_dir", "files of the log directory", "Each start adds its own."),
     ("trackers after a resume", "another run", "the same run of W&B and MLflow", "All starts of a training are one record."),
+    ("FSDPStrategy", "the first FSDP, by flat buffers", "fully_shard, parameter by parameter",
+     "It is what torch keeps up; what its settings decide by itself is told to be without effect."),
+    ("activation_checkpointing of FSDPStrategy", "a check_fn", "class names", "A plan can tell which modules they are."),
+    ("skip_init_weights without a checkpoint", "trains arbitrary memory", "initialises the weights", "It is a bug."),
     ("log directory", "<timestamp>", "<timestamp>_<run id>", "Two runs in one second stay apart."),
 )  # fmt: skip
 
@@ -267,7 +273,7 @@ def stated(case: dict[str, Any]) -> dict[str, Any]:
     return {**given, "strategy": {"type": f"{kinds[0]}Strategy", **extra} if kinds else {}}
 
 
-NOT_BUILT = ("FSDP", "DeepSpeed")
+NOT_BUILT = ("DeepSpeed",)
 
 
 @claimed("o03", lambda case: case["id"].startswith("strategy"))

@@ -158,3 +158,84 @@ def test_a_checkpoint_goes_on_under_any_other_strategy(here, there, tmp_path):
                 file.unlink()
     assert len(means["one"]) == 15
     assert means["moved"] == pytest.approx(means["one"], abs=1e-5)
+
+
+def test_weights_without_memory_are_filled_from_the_checkpoint(tmp_path):
+    """skip_init_weights: the same metrics and the same next steps as with initialisation."""
+    run(1, config(tmp_path / "from", train_cfg=dict(by_epoch=True, max_epochs=1)))
+    source = str(tmp_path / "from" / "checkpoints" / "epoch_1")
+    found = []
+    for skips in (False, True):
+        strategy = dict(FSDP, skip_init_weights=skips)
+        cfg = config(
+            tmp_path / str(skips),
+            strategy=strategy,
+            load_from=source,
+            resume=False,
+            model=dict(type=f"{HERE}:Tied"),
+        )
+        found.append((run(2, cfg)["metrics"], toys.weights(tmp_path / str(skips))))
+        tested = config(tmp_path / f"{skips} test", strategy=strategy, load_from=source, resume=False, test_cfg=dict(),
+                        test_dataloader=cfg["val_dataloader"], test_evaluator=cfg["val_evaluator"])  # fmt: skip
+        found[-1] += (run_ranks(2, toys.trained_rank, tested, "test")[0]["metrics"],)
+    assert found[0] == found[1]
+
+
+class Tied(Deep):
+    """With a buffer no checkpoint holds, which must keep its memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("scale", torch.tensor(1.5), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) * self.scale
+
+
+def test_lower_precision_computes_in_it_and_keeps_full_weights(tmp_path):
+    """bfloat16 parameters and reduction in the units, float32 in the optimizer and in the checkpoint."""
+    precision = dict(param_dtype="bfloat16", reduce_dtype="float32")
+    cfg = config(
+        tmp_path, strategy=dict(FSDP, mixed_precision=precision), custom_hooks=[dict(type=f"{HERE}:Dtypes")]
+    )
+    run(2, cfg)
+    assert (tmp_path / "dtypes").read_text() == "torch.bfloat16 torch.float32"
+    assert {len(value) % 4 for value in toys.weights(tmp_path).values()} == {0}
+
+
+class Dtypes:
+    """What a unit's layer computes in, and what its parameters rest in."""
+
+    def before_train(self, run) -> None:
+        self.seen = None
+        run.model.blocks[0].up.register_forward_hook(self.look)
+
+    def look(self, _module, _inputs, output) -> None:
+        self.seen = output.dtype
+
+    def after_train(self, run) -> None:
+        if run.rank == 0:
+            rests = next(iter(run.model.state_dict().values())).dtype
+            (run.work_dir / "dtypes").write_text(f"{self.seen} {rests}")
+
+
+class Poisoned(toys.Points):
+    """One input is not a number; whichever rank reads it, no rank may take the update."""
+
+    def __init__(self, n: int, at: int) -> None:
+        super().__init__(n)
+        self.inputs[at] = float("nan")
+
+
+@pytest.mark.parametrize("check", ["loss", "gradient"])
+def test_one_ranks_bad_batch_is_left_out_on_all(check, tmp_path):
+    """Shares of the gradient differ between ranks, so what is not finite is agreed."""
+    data = dict(type=f"{HERE}:Poisoned", n=34, at=9)
+    cfg = config(
+        tmp_path, strategy=FSDP, train_dataloader=dict(dataset=data, batch_size=4),
+        custom_hooks=[dict(type="NaNGuardHook", action="skip", check=check)],
+    )  # fmt: skip
+    assert run(2, cfg)["reason"] == "done"
+    assert len(toys.recorded(tmp_path, "nonfinite")) == 3  # once an epoch
+    assert all(torch.tensor([float(v) for v in torch.frombuffer(bytearray(b), dtype=torch.float32)]).isfinite().all()
+               for b in toys.weights(tmp_path).values())  # fmt: skip
