@@ -7,22 +7,22 @@ once one of them has been still for half the time.
 """
 
 import faulthandler
-import json
 import os
 import pathlib
 import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from time import monotonic, sleep
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
 from attrs import evolve, frozen
 
+from shell.hangs import JUDGES, Board, Others, Sight, Verdict, judged
 from shell.results import EXIT_CODES
 from shell.run import Run
 
@@ -36,38 +36,11 @@ SILENT_TICKS = 5
 
 SILENT = 1.5
 
-JUDGES = 4
-"""The ranks that listen to all others: a thousand listening to a thousand would be too much for the store."""
-
 LAST_WORDS = 4.0
 """Seconds the ranks wait for each other's stacks before they end."""
 
 WAITING = ("/torch/distributed/", "/torch/nn/parallel/distributed.py", "/torch/autograd/graph.py")
 """Where a rank stands that waits for others; a backward pass reduces gradients in its last part."""
-
-
-@frozen(kw_only=True)
-class Sight:
-    """What a rank says of itself. still: seconds without progress. place: where its main thread stands."""
-
-    rank: int
-    word: int
-    still: float = 0.0
-    completed: int = 0
-    place: str = ""
-    waits: bool = False
-    left: bool = False
-
-    def text(self) -> str:
-        values = (self.rank, self.word, self.still, self.completed, self.place, self.waits, self.left)
-        return json.dumps(values)
-
-    @classmethod
-    def read(cls, text: str) -> "Sight":
-        rank, word, still, completed, place, waits, left = json.loads(text)
-        return cls(
-            rank=rank, word=word, still=still, completed=completed, place=place, waits=waits, left=left
-        )
 
 
 @frozen(kw_only=True)
@@ -77,14 +50,6 @@ class Who:
     host: str
     pid: int
     born: str
-
-
-class Board(Protocol):
-    """Where ranks leave notes; each call may raise or never return once the board's keeper is gone."""
-
-    def put(self, name: str, text: str) -> None: ...
-    def get(self, name: str) -> str | None: ...
-    def remove(self, name: str) -> None: ...
 
 
 class StoreBoard:
@@ -105,109 +70,6 @@ class StoreBoard:
 
     def remove(self, name: str) -> None:
         self._store.delete_key(f"{self._prefix}/{name}")
-
-
-@frozen(kw_only=True)
-class Verdict:
-    """A hang: the ranks at fault, each with what it does; none where no rank stands out."""
-
-    timeout: float
-    completed: int
-    faults: tuple[tuple[int, str], ...]
-
-    def text(self) -> str:
-        return json.dumps([self.timeout, self.completed, self.faults])
-
-    @classmethod
-    def read(cls, text: str) -> "Verdict":
-        timeout, completed, faults = json.loads(text)
-        return cls(timeout=timeout, completed=completed, faults=tuple((rank, what) for rank, what in faults))
-
-    def lines(self, stacks: pathlib.Path) -> list[str]:
-        """What is told, in the words of the command line."""
-        head = f"flexcore: no progress for {self.timeout:g} s (env_cfg.hang_timeout), at iteration {self.completed}:"
-        told = [f"flexcore:   rank {rank} {what}" for rank, what in self.faults]
-        odd = [] if told else ["flexcore:   every rank waits for others: no one stands out"]
-        return [head, *told, *odd, f"flexcore: stacks of every rank that answers in {stacks}; ending with 5"]
-
-
-def judged(own: Sight, heard: Mapping[int, Sight], silent: Sequence[int], timeout: float, tick: float) -> Verdict | None:  # fmt: skip
-    """The verdict of a rank that has been still for the whole timeout; None while any rank makes progress.
-
-    At fault are those that do not answer; else those behind in iterations; else those that do something of their
-    own while others wait for them.
-    """
-    seen = {own.rank: own, **{rank: sight for rank, sight in heard.items() if not sight.left}}
-    answering = [sight for rank, sight in sorted(seen.items()) if rank not in silent]
-    if any(sight.still < timeout - 2 * tick for sight in answering):
-        return None
-    furthest = max(sight.completed for sight in answering)
-    behind = [sight for sight in answering if sight.completed < furthest]
-    busy = [sight for sight in answering if not sight.waits]
-    faults = [(rank, "does not answer: it is stopped, stuck or gone") for rank in silent]
-    faults = faults or [(s.rank, f"is at iteration {s.completed}, in {s.place}") for s in behind]
-    faults = faults or [(s.rank, f"stands in {s.place}") for s in busy]
-    return Verdict(timeout=timeout, completed=furthest, faults=tuple(faults))
-
-
-class Others:
-    """What the other ranks last said, and how long ago.
-
-    Attributes:
-        quiet: seconds since each spoke, counted while this rank asks. verdict: once there is one.
-        lost: the board is gone, so its keeper is, and nothing can be said of anyone.
-    """
-
-    def __init__(self, rank: int, world_size: int, board: Board | None, keeper: int | None) -> None:
-        self.rank, self.board, self.keeper = rank, board, keeper
-        self.heard: dict[int, Sight] = {}
-        self.quiet = dict.fromkeys((r for r in range(world_size) if r != rank), 0.0)
-        self.verdict: Verdict | None = None
-        self.lost = False
-        self._words = 0
-        self._asking = False
-
-    def age(self, seconds: float, *, suspicious: bool) -> None:
-        for rank in self.quiet:
-            self.quiet[rank] = self.quiet[rank] + seconds if suspicious else 0.0
-
-    def silent(self, seconds: float) -> tuple[int, ...]:
-        """Who has not spoken for so long; where nobody has, the board's keeper alone does not answer."""
-        quiet = tuple(
-            rank
-            for rank, passed in self.quiet.items()
-            if passed >= seconds and not (rank in self.heard and self.heard[rank].left)
-        )
-        nobody = len(quiet) == len(self.quiet) and self.keeper in quiet
-        return (self.keeper,) if nobody and self.keeper is not None else quiet
-
-    def talk(self, own: Sight, *, suspicious: bool) -> None:
-        """Answer once anyone asks; while suspicious ask, and listen if this rank is a judge."""
-        assert self.board is not None
-        if suspicious:
-            self.board.put("question", "?")
-        elif self._asking:
-            self.board.remove("question")
-        self._asking = suspicious
-        if self.board.get("question") is not None:
-            self.say(own)
-            told = self.board.get("verdict")
-            self.verdict = self.verdict if told is None else Verdict.read(told)
-        if suspicious and self.rank < JUDGES:
-            self._listen()
-
-    def say(self, own: Sight) -> None:
-        assert self.board is not None
-        self._words += 1
-        self.board.put(f"rank {self.rank}", evolve(own, word=self._words).text())
-
-    def _listen(self) -> None:
-        assert self.board is not None
-        for rank in self.quiet:
-            text = self.board.get(f"rank {rank}")
-            sight = None if text is None else Sight.read(text)
-            if sight is not None and (rank not in self.heard or self.heard[rank].word != sight.word):
-                self.heard[rank], self.quiet[rank] = sight, 0.0
 
 
 class Watch:
@@ -386,7 +248,12 @@ def watched(run: Run) -> Iterator[None]:
         yield
         return
     crew = [Who(host=host, pid=pid, born=born) for host, pid, born in run.group.gather(_self())]
-    watch = Watch(run, timeout, _board(run), crew)
+    board = _board(run)
+    if board is None and run.world_size > 1:  # alone a rank cannot tell a hang from a slow peer
+        run.logger.warning("no store at MASTER_ADDR and MASTER_PORT: nobody watches whether the ranks hang")
+        yield
+        return
+    watch = Watch(run, timeout, board, crew)
     watch.start()
     try:
         yield
@@ -399,9 +266,12 @@ def _self() -> list[Any]:
 
 
 def _board(run: Run) -> Board | None:
-    """The store the group met at; None for a run of one, and where nobody told where that is."""
+    """The store the group met at; None for a run of one, and where it is not there (a group someone else made)."""
     address, port = os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT", "")
     if run.world_size == 1 or not address or not port.isdecimal():
         return None
     start = f"{run.plan.names.run_id}/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
-    return StoreBoard(address, int(port), f"flexcore/hang/{start}")
+    try:
+        return StoreBoard(address, int(port), f"flexcore/hang/{start}")
+    except (OSError, RuntimeError, ValueError):
+        return None

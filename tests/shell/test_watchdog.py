@@ -11,7 +11,8 @@ import time
 
 import pytest
 
-from shell.watchdog import Others, Sight, Verdict, judged, standing
+from shell.hangs import Others, Sight, Verdict, judged
+from shell.watchdog import standing
 from tests.ranks import start_alone, start_ranks
 from tests.shell import toys
 
