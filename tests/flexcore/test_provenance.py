@@ -7,7 +7,7 @@ import flexcore
 from flexcore import Facts
 from flexcore.columns import side_by_side
 from flexcore.provenance import ORIGINS, why
-from tests.flexcore.base import DIGITS, KNOWN, base, planned
+from tests.flexcore.base import DIGITS, KNOWN, base, planned, validating
 
 SOLD = evolve(KNOWN, environment=(("RANK", "0"), ("WORLD_SIZE", "2")), world_size=2)
 
@@ -128,3 +128,62 @@ repeated per epoch    4    4  -
 
 def test_what_is_unknown_stays_a_question():
     assert "iterations            ?\n" in side_by_side(flexcore.plan(base()), (1,))
+
+
+WHOLE = flexcore.plan(validating(
+    train_dataloader={"dataset": "pkg:D", "batch_size": 4, "sampler": {"type": "DefaultSampler", "seed": 3}},
+    custom_hooks=[{"type": "pkg:Hook", "sizes": [1, {"a": (5, 6)}]}],
+), KNOWN)  # fmt: skip
+
+
+@pytest.mark.parametrize(("key", "value", "kind"), [
+    ("model.width", 8, "user"), ("model.type", "pkg.models:Net", "user"), ("val_dataloader.batch_size", 5, "user"),
+    ("val_dataloader.0.loader.batch_size", 5, "default"), ("train_dataloader.sampler.seed", 3, "user"),
+    ("custom_hooks.0.component.sizes.0", 1, "default"), ("custom_hooks.0.component.sizes.1.a.1", 6, "default"),
+    ("train_cfg.max_epochs", 3, "user"), ("train_cfg.val_begin", 1, "default"), ("val_cfg", {}, "user"),
+    ("batching.clock", "micro", "inferred"), ("clock", "micro", "inferred"), ("seed", 1, "user"),
+    ("launcher", None, "default"), ("environment.launcher", "none", "inferred"), ("tail", "carry", "inferred"),
+    ("optimizer.lr_scale", 1.0, "inferred"), ("names.run_id", "156f1d", "environment"),
+])  # fmt: skip
+def test_values_of_every_kind_are_found(key, value, kind):
+    found = why(WHOLE, key)
+    assert found.kind == kind
+    assert found.value == value or key == "val_cfg"
+
+
+@pytest.mark.parametrize("key", [
+    "batching.micro_batch_size", "timeline.max_iters", "optimizer.lr_scale", "saving.max_keep", "timeline.optimizer_steps",
+])  # fmt: skip
+def test_what_a_mode_leaves_out_has_no_value(key):
+    assert why(flexcore.plan(validating(), KNOWN, mode="val"), key).value is None
+
+
+@pytest.mark.parametrize("key", [
+    "val_dataloader.nothing", "val_dataloader.7", "custom_hooks.5", "model.nothing", "train_cfg.nothing", "nothing", "",
+    "model.width.more", "log_level.more", "custom_hooks.0.component.sizes.1.b", "resume.more",
+])  # fmt: skip
+def test_what_is_not_there_is_named_whole(key):
+    with pytest.raises(KeyError) as caught:
+        why(WHOLE, key)
+    assert caught.value.args[0].startswith(f'"{key}" is neither a plan field nor a config key.')
+
+
+def test_a_plan_that_does_not_train_has_empty_columns():
+    rows = side_by_side(flexcore.plan(validating(), KNOWN, mode="val"), (1, 2)).splitlines()
+    assert rows[0].split() == ["world", "size", "1", "2"]
+    assert all(row.split()[-2:] == ["-", "-"] for row in rows[1:])
+
+
+def test_samples_of_an_order_of_ones_own_or_without_end_are_counted_full():
+    own = {"dataset": "pkg:D", "batch_size": 30, "sampler": "pkg:Mine"}
+    endless = {"dataset": "pkg:D", "batch_size": 30, "sampler": "InfiniteSampler"}
+    for loader, facts in ((own, evolve(KNOWN, train_batches=4)), (endless, KNOWN)):
+        text = side_by_side(planned(facts, train_dataloader=loader), (1,))
+        assert [line.split()[-1] for line in text.splitlines() if line.startswith("samples")] == ["360"]
+    short = side_by_side(planned(KNOWN, train_dataloader={"dataset": "pkg:D", "batch_size": 30}), (1,))
+    assert [line.split()[-1] for line in short.splitlines() if line.startswith("samples")] == ["300"]
+    loop = {"by_epoch": False, "max_iters": 6}
+    part = planned(KNOWN, train_dataloader={"dataset": "pkg:D", "batch_size": 30}, train_cfg=loop)
+    assert [
+        line.split()[-1] for line in side_by_side(part, (1,)).splitlines() if line.startswith("samples")
+    ] == ["160"]
