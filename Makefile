@@ -32,6 +32,16 @@ core: $(INSTALLED)
 	$(BIN)/coverage run -m pytest tests/flexcore
 	$(BIN)/coverage report --show-missing --skip-covered
 
+# 2,000 examples a law, 10,000 schedules, and mmengine itself beside ours in an environment of its own.
+nightly: $(INSTALLED) .venv-mmengine/.installed
+	HYPOTHESIS_PROFILE=nightly FLEXCORE_CURVES=10000 $(BIN)/python -m pytest -n $(JOBS) --timeout=7200 tests/flexcore
+	FLEXCORE_CURVES=10000 .venv-mmengine/bin/python -m pytest -s --timeout=7200 tests/flexcore/test_curves_against_mmengine.py
+
+.venv-mmengine/.installed:
+	$(PYTHON) -m venv .venv-mmengine
+	.venv-mmengine/bin/python -m pip install --quiet mmengine==0.10.7 'setuptools<81' torch hypothesis pytest pytest-timeout -e .
+	@touch $@
+
 # 10^6 inputs, some 20 minutes; interrupt it and run it again.
 fuzz: $(INSTALLED)
 	$(BIN)/python -m tests.fuzz --inputs 1000000 --state .fuzz.json
@@ -56,4 +66,4 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf .venv work_dirs build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .fuzz.json mutants
+	rm -rf .venv .venv-mmengine work_dirs build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .fuzz.json mutants

@@ -6,7 +6,7 @@ from itertools import islice, pairwise
 import pytest
 import torch
 from attrs import evolve
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import flexcore
@@ -74,7 +74,6 @@ twins = st.one_of(
 )  # fmt: skip
 
 
-@settings(max_examples=60)
 @given(st.lists(twins, min_size=1, max_size=3), st.floats(1e-4, 10))
 def test_chains_follow_torch(chain, base):
     ours = made(*(config for config, _ in chain))
