@@ -10,7 +10,8 @@ import sys
 from time import perf_counter
 
 import flexcore
-from flexcore import Facts
+from flexcore import Facts, HookFact
+from flexcore.facts import ParameterFact
 from shell import files
 
 DIGITS = "examples/digits.py"
@@ -49,6 +50,61 @@ def latency(call: object, rounds: int = 300) -> float:
     return statistics.median(times)
 
 
+HOOKS = [
+    {"type": "EMAHook", "begin_iter": 3}, {"type": "EarlyStoppingHook", "monitor": "acc"}, {"type": "NaNGuardHook"},
+    {"type": "SyncBuffersHook"}, {"type": "EmptyCacheHook"}, {"type": "ThroughputHook"}, {"type": "ProfilerHook"},
+    *({"type": f"pkg.hooks:Own{i}", "priority": 10 * i, "width": i} for i in range(7)),
+]  # fmt: skip
+SCHEDULES = [
+    {"type": "LinearLR", "start_factor": 0.1, "by_epoch": False, "end": 100},
+    {"type": "CosineAnnealingLR", "by_epoch": False, "begin": 100, "end": 5000, "eta_min": 1e-4},
+    {"type": "ExponentialLR", "by_epoch": False, "begin": 5000, "end": 6000, "gamma": 0.999},
+    {"type": "PolyLR", "by_epoch": False, "begin": 6000, "power": 0.9},
+    {"type": "LinearMomentum", "start_factor": 0.9, "by_epoch": False, "end": 100},
+    {"type": "StepParamScheduler", "param_name": "weight_decay", "step_size": 5, "gamma": 0.5},
+]
+FULL = {
+    "model": {"type": "pkg.models:Net", "width": 8, "norm_cfg": {"type": "BN"}},
+    "work_dir": "runs/full", "experiment_name": "full", "loss": "torch.nn:CrossEntropyLoss",
+    "train_dataloader": {"dataset": {"type": "pkg.data:Set", "split": "train"}, "batch_size": 16, "num_workers": 2,
+                         "sampler": {"type": "DefaultSampler", "shuffle": True}},
+    "optim_wrapper": {"type": "AmpOptimWrapper", "dtype": "bfloat16", "accumulative_counts": 2, "clip_grad": {"max_norm": 1.0},
+                      "optimizer": {"type": "SGD", "lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4},
+                      "paramwise_cfg": {"norm_decay_mult": 0.0, "custom_keys": {"head": {"lr_mult": 10.0}}}},
+    "param_scheduler": SCHEDULES,
+    "train_cfg": {"by_epoch": True, "max_epochs": 300, "val_interval": 5},
+    "val_dataloader": {"dataset": {"type": "pkg.data:Set", "split": "val"}, "batch_size": 64},
+    "val_evaluator": {"acc": {"type": "pkg.metrics:Acc"}}, "val_cfg": {},
+    "default_hooks": {"checkpoint": {"type": "CheckpointHook", "interval": 5, "max_keep_ckpts": 3, "save_best": "acc"}},
+    "custom_hooks": HOOKS, "randomness": {"seed": 1},
+}  # fmt: skip
+OBSERVED = Facts(
+    world_size=1, train_samples=1437, val_samples=(360,), device_type="cpu", entropy=1, started_at="20260101_000000",
+    parameters=tuple(ParameterFact(name=f"{part}.{own}", shape=(8, 8) if own == "weight" else (8,))
+                     for part in ("backbone", "head") for own in ("weight", "bias")),
+    hooks=tuple(HookFact(place=i, stages=("after_train_iter",)) for i in range(7, 14)),
+)  # fmt: skip
+
+
+def full() -> None:
+    """A config of 20 hooks, 6 schedules and 4 parameter groups: plan, one value, and the size of a longer run's plan."""
+    made = flexcore.plan(FULL, OBSERVED)
+    assert (len(made.hooks), len(FULL["param_scheduler"]), len(made.optimizers[0].groups)) == (20, 6, 4)
+    print(
+        f"plan(20 hooks, 6 schedules, 4 groups) {latency(lambda: flexcore.plan(FULL, OBSERVED)) * 1e6:6.0f} us (at most 1,000)"
+    )
+    for at in (50, 2000, 5500):
+        print(
+            f"value_at(iteration={at}) {latency(lambda at=at: flexcore.value_at(made, iteration=at), 3000) * 1e6:7.2f} us (at most 5)"
+        )
+    for epochs in (3, 300, 10**9):
+        longer = flexcore.plan(
+            {**FULL, "train_cfg": {"by_epoch": True, "max_epochs": epochs}, "param_scheduler": SCHEDULES[:1]},
+            OBSERVED,
+        )
+        print(f"plan of {epochs:>13,} epochs {len(longer.to_json()):8,} bytes of JSON")
+
+
 def main() -> None:
     ours, theirs, ratio = paired("import flexcore", "import attrs, cattrs")
     print(
@@ -72,6 +128,7 @@ def main() -> None:
     )
     made = flexcore.plan(data, FACTS)
     print(f"value_at               {latency(lambda: flexcore.value_at(made, iteration=300)) * 1e6:7.1f} us")
+    full()
 
 
 if __name__ == "__main__":
