@@ -7,6 +7,7 @@ moves what it finds, in list order, those that count epochs after those that cou
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from itertools import count, islice
 
 from attrs import evolve
@@ -53,6 +54,29 @@ def local_step(schedule: Schedule, iteration: int, epoch_length: int | None) -> 
 def own(schedules: Sequence[Schedule], param: str) -> tuple[Schedule, ...]:
     """The schedules that move one parameter by the clock; a plateau's part is data's to decide."""
     return tuple(s for s in schedules if s.param == param and not isinstance(s, ReduceOnPlateau))
+
+
+@lru_cache(maxsize=64)
+def course(
+    schedules: tuple[Schedule, ...], param: str, epoch_length: int | None
+) -> tuple[tuple[Schedule, ...], bool, ReduceOnPlateau | None]:
+    """(what moves one parameter, whether it has no closed form, the plateau that leaves it to data): once a plan.
+
+    In the order they begin where there is a closed form, else in list order.
+    """
+    plateau = next((s for s in schedules if s.param == param and isinstance(s, ReduceOnPlateau)), None)
+    moving = own(schedules, param)
+    walks = len(moving) > 1 and clashes(moving, epoch_length)
+    return (moving if walks else tuple(_by_begin(moving, epoch_length))), walks, plateau
+
+
+def followed(
+    moving: Sequence[Schedule], base: float, iteration: int, epoch_length: int | None, *, walks: bool
+) -> float:
+    """`value` of a course that is known already."""
+    if walks:
+        return next(islice(_walked(moving, base, epoch_length), iteration, None))
+    return _closed(moving, base, iteration, epoch_length)
 
 
 def value(schedules: Sequence[Schedule], base: float, iteration: int, epoch_length: int | None) -> float:

@@ -13,7 +13,7 @@ from typing import Protocol, Self
 from attrs import evolve, frozen
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, cache_hash=True)
 class ScheduleBase:
     """What every schedule has: the group key it moves and the span [begin, end) in which it moves.
 
@@ -61,7 +61,7 @@ class ScheduleBase:
         return (self.end if self.end is not None else self.begin + 1) - self.begin - 1
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, cache_hash=True)
 class Constant(ScheduleBase):
     """`factor_value` until the span's last step, then 1."""
 
@@ -77,7 +77,7 @@ class Constant(ScheduleBase):
         return current * (1.0 / self.factor_value) if t == self.last else current
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, cache_hash=True)
 class Linear(ScheduleBase):
     """From start_factor to end_factor, reached at the span's last step."""
 
@@ -95,7 +95,7 @@ class Linear(ScheduleBase):
         return current * (1.0 + rise / (self.last * self.start_factor + (t - 1) * rise))
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, cache_hash=True)
 class Exponential(ScheduleBase):
     """gamma ** t."""
 
@@ -113,7 +113,7 @@ class Exponential(ScheduleBase):
         return current * self.gamma if t else current
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, cache_hash=True)
 class Step(ScheduleBase):
     """gamma ** (t // step_size)."""
 
@@ -132,7 +132,7 @@ class Step(ScheduleBase):
         return current * self.gamma if t and t % self.step_size == 0 else current
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, cache_hash=True)
 class MultiStep(ScheduleBase):
     """gamma ** (number of milestones at or before t); milestones count from `begin`."""
 
@@ -152,7 +152,7 @@ class MultiStep(ScheduleBase):
         return current * _power(self.gamma, self.milestones.count(t))
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, cache_hash=True)
 class Cosine(ScheduleBase):
     """(1 + cos(pi t / T_max)) / 2 down to eta_min (or eta_min_ratio of the base value); Loshchilov 2017."""
 
@@ -190,7 +190,7 @@ class Cosine(ScheduleBase):
         return self.T_max is not None and self.last > self.T_max
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, cache_hash=True)
 class Poly(ScheduleBase):
     """(1 - t / T) ** power down to eta_min, T being the span's last step."""
 

@@ -11,7 +11,6 @@ from flexcore.optimizing import waits_for_parameters
 from flexcore.plan_training import Optimizer
 from flexcore.run_plan import Plan, Saving
 from flexcore.saving import best_name
-from flexcore.schedules import ReduceOnPlateau
 from flexcore.wrappers import asked
 
 
@@ -64,11 +63,11 @@ def value_at(
         return Value(None, "the LR's scale needs world_size and the batch size")
     if chosen.schedules is None:
         return Value(None, "a schedule ends with the run, whose length needs train_samples")
-    plateau = next((s for s in chosen.schedules if s.param == key and isinstance(s, ReduceOnPlateau)), None)
+    length = plan.timeline.epoch_length
+    moving, walks, plateau = curves.course(chosen.schedules, key, length)
     if plateau is not None:
         return Value(None, f"validations of {plateau.monitor} decide it (ReduceOnPlateau)")
-    own = curves.own(chosen.schedules, key)
-    return Value(curves.value(own, base, iteration, plan.timeline.epoch_length))
+    return Value(curves.followed(moving, base, iteration, length, walks=walks))
 
 
 def _why_unknown(plan: Plan, key: str, optimizer: str | None) -> str:

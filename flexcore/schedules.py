@@ -29,7 +29,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, cache_hash=True)
 class CosineRestart(ScheduleBase):
     """Cosine periods, each from restart_weight times the base value down to the floor; held after the last."""
 
@@ -70,7 +70,7 @@ class CosineRestart(ScheduleBase):
         return evolve(longer, periods=tuple(period * epoch_length for period in self.periods))
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, cache_hash=True)
 class OneCycle(ScheduleBase):
     """Up to eta_max within pct_start of total_steps and down to almost nothing; held after that (Smith 2018).
 
@@ -118,7 +118,7 @@ class OneCycle(ScheduleBase):
         return evolve(longer, total_steps=total)
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, cache_hash=True)
 class ReduceOnPlateau(ScheduleBase):
     """Scales the value by `factor` after more than `patience` validations without a better metric.
 

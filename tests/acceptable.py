@@ -283,6 +283,8 @@ def _setting(config: Section, hook: Section) -> Rules:
             saves = config.get("default_hooks", {}).get("checkpoint", {}) is not None
             yield "an average before it is saved", NUMBER_OF[hook.get("priority", "NORMAL")] > 90 and saves
             yield "epochs to begin at", "begin_epoch" in hook and "max_iters" in config.get("train_cfg", {})
+        case "SyncBuffersHook":
+            yield "epochs to average buffers at", "max_iters" in config.get("train_cfg", {})
         case "EmptyCacheHook":
             yield "a moment to empty", not hook.get("after_epoch", True)
         case "NaNGuardHook":
