@@ -22,7 +22,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "digits": {**DIGITS, **TESTING},
     "sections": {
         **validating(**TESTING), "strategy": {"type": "SingleDeviceStrategy"}, "launcher": "none", "load_from": "a",
-        "resume": False, "compile": {"mode": "x"}, "loss": "torch.nn:MSELoss", "global_batch_size": 128,
+        "resume": False, "compile": {"mode": "default"}, "loss": "torch.nn:MSELoss", "global_batch_size": 128,
         "env_cfg": {"cudnn_benchmark": False, "mp_cfg": {"mp_start_method": "fork", "opencv_num_threads": 0},
                     "dist_cfg": {"timeout": 5, "backend": "gloo"}, "resource_limit": 9},
         "log_processor": {"window_size": 3, "num_digits": 2, "mean_pattern": "loss|lr"}, "log_level": "INFO",
