@@ -1,10 +1,12 @@
 """A plan as text a person reads: every section one function from values to lines. Nothing is decided here."""
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from flexcore import questions
+from flexcore.backends import native, stage
 from flexcore.components import Component, Supplied
 from flexcore.config import DataLoader
 from flexcore.evaluating import mark_of
@@ -14,10 +16,14 @@ from flexcore.loops import TTA, OwnTrainLoop
 from flexcore.plan_training import Group, Optimizer
 from flexcore.run_plan import EvalData, Fresh, LoadWeights, Plan, Resume
 from flexcore.sharding import Sharding
-from flexcore.strategies import SingleDevice
+from flexcore.strategies import DeepSpeed, SingleDevice
 from flexcore.timeline import Timeline
 
 SHOWN_EVENTS = 4
+SHARED = (
+    "every rank holds all of it", "ranks share optimizer state", "ranks share optimizer state and gradients",
+    "ranks share optimizer state, gradients and parameters",
+)  # fmt: skip
 
 
 def explain(plan: Plan) -> str:
@@ -66,6 +72,8 @@ def _where(plan: Plan) -> Iterator[str]:
     yield _row("runs on", f"{plan.strategy.NAME}, {ranks} rank{'' if env.world_size == 1 else 's'} on {device}", link,
                "" if env.launcher == "none" else f"(launcher {env.launcher})")  # fmt: skip
     yield from _shares(plan.sharding)
+    if isinstance(plan.strategy, DeepSpeed):
+        yield _row("", f"ZeRO stage {stage(plan.strategy)}: {SHARED[stage(plan.strategy)]}")
     origin = "given" if env.seed_given else "drawn from entropy"
     yield _row("seed", _or_unknown(env.seed, "entropy") if env.seed is None else f"{env.seed} ({origin})",
                "deterministic algorithms" if env.deterministic else "")  # fmt: skip
@@ -107,6 +115,9 @@ def _batch(plan: Plan) -> Iterator[str]:
     yield _row("batch", _or_unknown(batch.micro_batch_size, "train_batch_size"), "micro x",
                _or_unknown(batch.gradient_accumulation_steps, "world_size"), "accumulation x", _or_unknown(batch.data_parallel_size, "world_size"),
                "ranks =", _or_unknown(batch.global_batch_size, "world_size"), "samples per optimizer step")  # fmt: skip
+    told = native(plan)
+    if told is not None:
+        yield _row("deepspeed", json.dumps(told, sort_keys=True))
     what = "one global batch" if batch.clock == "global" else "one micro-batch per rank"
     yield _row("iteration", what)
     order = plan.train.order
@@ -183,7 +194,8 @@ def _optimizer(plan: Plan, optimizer: Optimizer) -> Iterator[str]:
         if clip is None
         else f"clip {clip.type} {clip.max_norm if clip.type == 'norm' else clip.clip_value}"
     )
-    precision = "" if optimizer.precision.dtype is None else f"autocast {optimizer.precision.dtype}"
+    kind = "model in" if optimizer.precision.casts_model else "autocast"
+    precision = "" if optimizer.precision.dtype is None else f"{kind} {optimizer.precision.dtype}"
     scale = "" if optimizer.lr_scale in (None, 1.0) else f"LR scaled by {optimizer.lr_scale:g}"
     sharded = "state spread over the ranks" if optimizer.sharded else ""
     of = "" if optimizer.name is None else f"{optimizer.name}:"

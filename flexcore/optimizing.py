@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from flexcore import backends
 from flexcore.components import Component, Supplied
 from flexcore.config import AmpOptim, Config, OptimWrapper, Paramwise
 from flexcore.facts import Facts, GroupFact
@@ -11,6 +12,7 @@ from flexcore.paramwise import groups
 from flexcore.plan_training import Batching, Group, Optimizer, Precision
 from flexcore.problems import Path
 from flexcore.schedules import Schedule
+from flexcore.strategies import DeepSpeed
 from flexcore.wrappers import Asked, asked, owned
 
 
@@ -23,18 +25,25 @@ def optimizers(
     """Every optimizer asked for. schedules: resolved, by their place."""
     scale = lr_scale(config, batching)
     return tuple(
-        _optimizer(one, scale, facts, schedules.get(one.schedules_place, ())) for one in asked(config)
+        _optimizer(one, scale, facts, schedules.get(one.schedules_place, ()), backends.of(config))
+        for one in asked(config)
     )
 
 
 def _optimizer(
-    one: Asked, scale: float | None, facts: Facts, schedules: tuple[Schedule, ...] | None
+    one: Asked,
+    scale: float | None,
+    facts: Facts,
+    schedules: tuple[Schedule, ...] | None,
+    engine: DeepSpeed | None,
 ) -> Optimizer:
     wrapper = one.wrapper
     params = tuple(dict.fromkeys(["lr", *(schedule.param for schedule in one.schedules)]))
     return Optimizer(
         name=one.name, component=one.optimizer, groups=_groups(one, params, facts, scale), lr_scale=scale,
-        clip_grad=wrapper.clip_grad, precision=precision(wrapper, facts), schedules=schedules,
+        clip_grad=wrapper.clip_grad if engine is None else backends.clipping(engine, wrapper),
+        precision=precision(wrapper, facts) if engine is None else backends.precision(engine, wrapper, facts),
+        schedules=schedules,
         sharded=one.sharded,
     )  # fmt: skip
 

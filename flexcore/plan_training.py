@@ -16,6 +16,8 @@ class Precision:
     """Autocast of forward passes. dtype None: full precision. loss_scale: float16 only; None otherwise.
 
     loss_scale: "dynamic", or a fixed number; growth settings are torch.amp.GradScaler's.
+    casts_model: the model itself is in dtype and the optimizer keeps a full-precision copy, in place of autocast; a
+        loss is then scaled by the engine that does so (DeepSpeed's bf16 and fp16).
     """
 
     dtype: Literal["float16", "bfloat16"] | None = None
@@ -24,6 +26,7 @@ class Precision:
     growth_factor: float = 2.0
     backoff_factor: float = 0.5
     growth_interval: int = 2000
+    casts_model: bool = False
 
 
 @frozen(kw_only=True)

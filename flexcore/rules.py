@@ -102,6 +102,9 @@ RULES: Mapping[str, Rule] = {
     "FP022": Rule("nothing-to-skip", "warning", "Initialisation is left out only where a checkpoint brings the weights."),
     "FP023": Rule("bad-sharding-unit", "error", "What is gathered together must exist, and hold its shared parameters whole."),
     "FP024": Rule("one-sharding-unit", "warning", "Gathering everything at once takes the memory that sharding should save."),
+    "FP030": Rule("second-owner", "error", "What the plan decides can have no second owner inside the engine."),
+    "FP031": Rule("left-to-the-engine", "error", "A value left open would be decided out of the plan's sight."),
+    "FP032": Rule("needs-whole-parameters", "error", "Parameters or their state are not whole where this would look at them."),
     # FR: reproducibility
     "FR001": Rule("seed-from-entropy", "info", "No seed was given; the recorded one repeats the run."),
     "FR002": Rule("deterministic-over-benchmark", "warning", "cudnn_benchmark picks algorithms by timing; deterministic wins."),

@@ -100,8 +100,37 @@ class FSDP:
     state_dict_cfg: str | Data | None = None
 
 
-Strategy = SingleDevice | DDP | FSDP
-DISTRIBUTED = (DDP, FSDP)
+@frozen(kw_only=True)
+class DeepSpeed:
+    """DeepSpeed's ZeRO; settings are FlexibleRunner's: sections of DeepSpeed's configuration, and ours of it.
+
+    Attributes:
+        config: DeepSpeed's configuration as a mapping. A file's name is read where the config is read from a file.
+        zero_optimization, gradient_clipping, fp16, bf16, amp, activation_checkpointing, aio,
+            train_micro_batch_size_per_gpu, gradient_accumulation_steps, steps_per_print: its keys of that name.
+        inputs_to_half: which inputs of the model are cast to its dtype under fp16 and bf16: positions or names;
+            None: every floating-point one.
+        exclude_frozen_parameters: leave parameters that do not train out of checkpoints.
+    """
+
+    NAME = "DeepSpeedStrategy"
+    config: Data | str | None = None
+    zero_optimization: Data | None = None
+    gradient_clipping: float | str | None = None
+    fp16: Data | None = None
+    bf16: Data | None = None
+    amp: Data | None = None
+    activation_checkpointing: Data | None = None
+    aio: Data | None = None
+    train_micro_batch_size_per_gpu: int | str | None = None
+    gradient_accumulation_steps: int | str | None = None
+    steps_per_print: int | None = None
+    inputs_to_half: tuple[int | str, ...] | None = None
+    exclude_frozen_parameters: bool = False
+
+
+Strategy = SingleDevice | DDP | FSDP | DeepSpeed
+DISTRIBUTED = (DDP, FSDP, DeepSpeed)
 
 
 COMPILE_KEYS: Mapping[str, tuple[type, ...]] = {

@@ -26,14 +26,13 @@ class Tagged:
         what: the union's name in messages.
         members: type name -> (class, preset fields).
         default: the type taken when none is given.
-        unbuilt: known names whose behaviour is not built yet. retired: name -> what to use instead.
+        retired: name -> what to use instead.
         other: reads a mapping whose type is an import path; None refuses those.
     """
 
     what: str
     members: Mapping[str, tuple[type, Mapping[str, Any]]]
     default: str | None = None
-    unbuilt: frozenset[str] = frozenset()
     retired: Mapping[str, str] = field(factory=dict)
     other: Callable[[dict[str, Any], Error], Any] | None = None
 
@@ -65,10 +64,6 @@ class Tagged:
     def _refuse_known(self, tag: str, error: Error) -> None:
         if tag in self.retired:
             raise error("FK017", f'"{tag}" is retired.', self.retired[tag], "type")
-        if tag in self.unbuilt:
-            raise error(
-                "FK014", f'"{tag}" is known but not built yet.', f"Use one of: {self._known()}.", "type"
-            )
 
     def _known(self) -> str:
         names = ", ".join(sorted(self.members))
@@ -154,8 +149,10 @@ RETIRED_KEYS: Mapping[str, str] = {"tta_model": TTA_INSTEAD, "tta_pipeline": TTA
 TAGGED: tuple[Tagged, ...] = (
     Tagged(
         "strategy",
-        _by_name(*get_args(strategies.Strategy), strategies.Auto),
-        unbuilt=frozenset({"DeepSpeedStrategy", "MMDeepSpeedStrategy"}),
+        {
+            "MMDeepSpeedStrategy": (strategies.DeepSpeed, {}),
+            **_by_name(*get_args(strategies.Strategy), strategies.Auto),
+        },
         retired={"ColossalAIStrategy": "Use FSDPStrategy."},
     ),
     Tagged(
@@ -171,9 +168,8 @@ TAGGED: tuple[Tagged, ...] = (
     Tagged("sampler", _by_name(*get_args(config.Sampler)), other=component),
     Tagged(
         OPTIM_WRAPPER,
-        _by_name(*get_args(config.OptimWrapper)),
+        {"DeepSpeedOptimWrapper": (config.PlainOptim, {}), **_by_name(*get_args(config.OptimWrapper))},
         default="OptimWrapper",
-        unbuilt=frozenset({"DeepSpeedOptimWrapper"}),
         retired={"ApexOptimWrapper": "Use AmpOptimWrapper.", "ColossalAIOptimWrapper": "Use OptimWrapper."},
     ),
     Tagged("schedule", _schedule_members()),

@@ -10,6 +10,7 @@ from attrs import define, evolve
 from torch import nn
 from torch.utils.data.dataloader import default_collate
 
+from flexcore import backends
 from flexcore.components import Supplied
 from flexcore.config import DataLoader
 from flexcore.facts import Facts
@@ -178,7 +179,7 @@ def _user_hook(planned: PlannedHook) -> Any:
 def assemble(run: Run, built: Built, console: Console, writer: CheckpointWriter) -> Sinks:
     """Strategy, optimizer, hooks, evaluation feeds, in that order; returns the sinks to open and close."""
     plan = run.plan
-    run.strategy = executor(plan.strategy, run.device, plan.sharding)
+    run.strategy = executor(plan.strategy, run.device, plan.sharding, backends.native(plan))
     run.contract, run.model = built.contract, built.model
     if plan.compile is not None:
         _compile(built.model, {str(k): v for k, v in building.thaw(plan.compile.kwargs).items()})

@@ -38,7 +38,7 @@ def read(path: str, overrides: Sequence[str] = ()) -> Source:
     """Read a config file with its bases and apply overrides.
 
     Raises:
-        ConfigError: every problem found in the file, its bases and the overrides (FK001 to FK007).
+        ConfigError: every problem found in the file, its bases, the overrides and the files they name (FK001 to FK007).
 
     """
     from shell.reading.faults import Broken
@@ -52,7 +52,18 @@ def read(path: str, overrides: Sequence[str] = ()) -> Source:
     except (Broken, Fault):
         raise _error([*loader.problems(), *_unreadable(overrides)]) from None
     source = Source(data=data, positions=positions, filename=path)
-    return apply_overrides(source, overrides) if overrides else source
+    return _whole(apply_overrides(source, overrides) if overrides else source)
+
+
+def _whole(source: Source) -> Source:
+    """The source with what it names for an engine in it."""
+    from shell.reading.inlining import inlined
+
+    try:
+        data, positions = inlined(source.data, source.positions)
+    except Fault as fault:
+        raise _error([fault]) from None
+    return attrs.evolve(source, data=data, positions=positions)
 
 
 def apply_overrides(source: Source, overrides: Sequence[str]) -> Source:

@@ -45,7 +45,7 @@ class OptimWrapper:
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self.precision = planned.precision
         self.scaler = _scaler(planned.precision, device)
-        self.autocast: Context = _autocast(planned.precision.dtype, device)
+        self.autocast: Context = _autocast(planned.precision, device)
         self.divisor, self.closing = 1, True
         self.gradient_norm: torch.Tensor | None = None
         self.guard: Guard | None = None
@@ -224,8 +224,8 @@ def _scaler(precision: Precision, device: torch.device) -> torch.amp.GradScaler 
     )  # fmt: skip
 
 
-def _autocast(dtype: str | None, device: torch.device) -> Context:
-    if dtype is None:
+def _autocast(precision: Precision, device: torch.device) -> Context:
+    if precision.dtype is None or precision.casts_model:
         return nullcontext
-    kind = getattr(torch, dtype)
+    kind = getattr(torch, precision.dtype)
     return lambda: torch.autocast(device.type, dtype=kind)

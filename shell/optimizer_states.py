@@ -62,8 +62,8 @@ def restore_optimizer(
 
     """
     current = optimizer_state(optimizer, named_parameters := list(named_parameters))
-    _check_groups(current["param_groups"], tree["param_groups"])
-    _check_shapes(current["shapes"], tree["shapes"])
+    check_groups(current["param_groups"], tree["param_groups"])
+    check_shapes(current["shapes"], tree["shapes"])
     names = _names(named_parameters)
     groups, states = copy.deepcopy((tree["param_groups"], tree["state"]))  # at once: a shared lr stays shared
     optimizer.state.clear()
@@ -75,7 +75,8 @@ def restore_optimizer(
                 optimizer.state[tensor][key] = value if key in host_keys else _moved(value, tensor, placed)
 
 
-def _check_groups(current: Sequence[Mapping[str, Any]], saved: Sequence[Mapping[str, Any]]) -> None:
+def check_groups(current: Sequence[Mapping[str, Any]], saved: Sequence[Mapping[str, Any]]) -> None:
+    """Raise StateMismatch for groups of other parameters."""
     if len(current) != len(saved):
         rule = f"the checkpoint has {len(saved)}: build the optimizer as it was"
         raise StateMismatch("The number of parameter groups", str(len(current)), rule)
@@ -86,7 +87,8 @@ def _check_groups(current: Sequence[Mapping[str, Any]], saved: Sequence[Mapping[
             raise StateMismatch(f"Parameters of group {index}", f"different in {', '.join(odd[:5])}", rule)
 
 
-def _check_shapes(current: Mapping[str, list[int]], saved: Mapping[str, list[int]]) -> None:
+def check_shapes(current: Mapping[str, list[int]], saved: Mapping[str, list[int]]) -> None:
+    """Raise StateMismatch for parameters of other shapes."""
     for name, shape in current.items():
         if shape != list(saved[name]):
             rule = f"the checkpoint's is {list(saved[name])}"

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 
 from flexcore.checks import (
     data,
+    deepspeed,
     environment,
     evaluating,
     hooks,
@@ -25,7 +26,7 @@ Check = Callable[[Config, Facts, frozenset[str]], Iterator[Problem]]
 CHECKS: tuple[Check, ...] = (
     sections.groups, sections.starting, sections.ranges, sections.names, unbuilt.unbuilt,
     data.loaders, preprocessing, optimizers.optimizers, owning.owning, schedules.schedules, schedules.scaling, saving.hooks, saving.checkpoints, hooks.built_in, reporting.reporting,
-    environment.environment, sharding.sharding, evaluating.evaluating,
+    environment.environment, sharding.sharding, deepspeed.deepspeed, evaluating.evaluating,
 )  # fmt: skip
 
 

@@ -37,6 +37,14 @@ def resumed(**more: Any) -> Facts:
 AMP = {"type": "AmpOptimWrapper", "optimizer": {"type": "SGD", "lr": 0.1}}
 CUDA = evolve(KNOWN, device_type="cuda", supports_fp16=False, supports_bf16=True)
 W4 = evolve(KNOWN, world_size=4)
+TWO = evolve(KNOWN, world_size=2)
+
+
+def deep(settings, **changes):
+    """The small config under DeepSpeed, with AdamW."""
+    changes = {"optim_wrapper": {"optimizer": {"type": "AdamW", "lr": 0.1}}, **changes}
+    return base(strategy={"type": "DeepSpeedStrategy", **settings}, **changes)
+
 
 # name: (config, facts, every error and warning)
 CASES: dict[str, tuple[Any, Facts, list[str]]] = {
@@ -230,7 +238,7 @@ CASES: dict[str, tuple[Any, Facts, list[str]]] = {
             'custom_hooks.0.type: must be text, got 3. Known: CheckpointHook, DistSamplerSeedHook, EMAHook, EarlyStoppingHook, EmptyCacheHook, IterTimerHook, LoggerHook, NaNGuardHook, ParamSchedulerHook, ProfilerHook, RuntimeInfoHook, SyncBuffersHook, ThroughputHook, or "pkg.module:Name". [FK011]',
             "custom_hooks.1: must be a mapping, got 5. Correct the value. [FK011]",
             "custom_hooks.2.priority: must be a name or an integer, got 1.5. Use 0-100 or NORMAL. [FK011]",
-            "strategy.type: must be text, got 4. Known: DDPStrategy, FSDPStrategy, SingleDeviceStrategy, auto. [FK011]",
+            "strategy.type: must be text, got 4. Known: DDPStrategy, DeepSpeedStrategy, FSDPStrategy, MMDeepSpeedStrategy, SingleDeviceStrategy, auto. [FK011]",
         ],
     ),
     "FK011 dyn": (
@@ -313,24 +321,13 @@ CASES: dict[str, tuple[Any, Facts, list[str]]] = {
         ),
         KNOWN,
         [
-            "optim_wrapper.type: 'pkg:W' is not a known optimizer wrapper. Known: AmpOptimWrapper, OptimWrapper. [FK013]",
+            "optim_wrapper.type: 'pkg:W' is not a known optimizer wrapper. Known: AmpOptimWrapper, DeepSpeedOptimWrapper, OptimWrapper. [FK013]",
             "train_cfg.type: 'Loop' is not a known training loop. Known: EpochBasedTrainLoop, IterBasedTrainLoop, or \"pkg.module:Name\". [FK013]",
             "strategy.type: 'DDPStratgy' is not a known strategy. Did you mean \"DDPStrategy\"? [FK013]",
             "param_scheduler.0.type: 'LinarLR' is not a known schedule. Did you mean \"LinearLR\"? [FK013]",
             "custom_hooks.0.type: 'MyHook' is not a known hook. Did you mean \"EMAHook\"? [FK013]",
             "visualizer.vis_backends.0.type: 'Zzz' is not a known visualizer backend. Known: LocalVisBackend, MLflowVisBackend, TensorboardVisBackend, WandbVisBackend. [FK013]",
             "env_cfg.dist_cfg.backend: 'ncl' is not a torch.distributed backend. Known: nccl, gloo, mpi, ucc. [FK013]",
-        ],
-    ),
-    "FK014 names": (
-        base(
-            strategy="DeepSpeedStrategy",
-            optim_wrapper={"type": "DeepSpeedOptimWrapper"},
-        ),
-        KNOWN,
-        [
-            'optim_wrapper.type: "DeepSpeedOptimWrapper" is known but not built yet. Use one of: AmpOptimWrapper, OptimWrapper. [FK014]',
-            'strategy.type: "DeepSpeedStrategy" is known but not built yet. Use one of: DDPStrategy, FSDPStrategy, SingleDeviceStrategy, auto. [FK014]',
         ],
     ),
     "FK014 keys": (
@@ -1151,6 +1148,208 @@ CASES: dict[str, tuple[Any, Facts, list[str]]] = {
         KNOWN,
         [
             "optim_wrapper.loss_scale: is 512.0 with dtype bfloat16, which needs no loss scaling; it has no effect. Remove it, or use float16. [FP006]",
+        ],
+    ),
+    "FP030": (
+        deep(
+            {
+                "config": {
+                    "optimizer": {"type": "Adam"},
+                    "scheduler": {"type": "WarmupLR"},
+                    "dataloader_drop_last": True,
+                    "data_efficiency": {},
+                    "checkpoint": {},
+                    "amp": {"enabled": True},
+                    "pipeline": {},
+                    "zero_optimization": {"zenflow": {}, "cpu_offload": True},
+                }
+            },
+            optim_wrapper={"type": "AmpOptimWrapper", "optimizer": "AdamW", "dtype": "float16"},
+        ),
+        evolve(TWO, supports_fp16=True),
+        [
+            'optim_wrapper.dtype: float16 autocast scales the loss outside the engine, which would not know. Set dtype="bfloat16", or use OptimWrapper and strategy.fp16=dict(enabled=True). [FP030]',
+            "strategy.config.optimizer: builds an optimizer of the engine's own. Write it as optim_wrapper.optimizer. [FP030]",
+            "strategy.config.scheduler: moves the LR a second time. Write it as param_scheduler. [FP030]",
+            "strategy.config.dataloader_drop_last: is of a loader the engine builds. Set train_dataloader.drop_last. [FP030]",
+            "strategy.config.data_efficiency: changes which samples are drawn. Remove it. [FP030]",
+            "strategy.config.checkpoint: is of DeepSpeed's own checkpoints, which are not written. Set default_hooks.checkpoint. [FP030]",
+            "strategy.config.amp: is gone from DeepSpeed. Write bf16=dict(enabled=True), or use AmpOptimWrapper. [FK017]",
+            "strategy.config.pipeline: is known but not built yet. Remove it. [FK014]",
+            "strategy.config.zero_optimization.zenflow: is known but not built yet. Remove it. [FK014]",
+            'strategy.config.zero_optimization.cpu_offload: is deprecated. Write offload_optimizer=dict(device="cpu"). [FK017]',
+        ],
+    ),
+    "FP031": (
+        deep(
+            {
+                "gradient_clipping": "auto",
+                "train_micro_batch_size_per_gpu": "auto",
+                "bf16": {"enabled": "auto"},
+                "zero_optimization": {"stage": 2, "reduce_bucket_size": "auto"},
+                "config": {"data_types": {"keep_in_fp32_modules": "auto"}, "prescale_gradients": "auto"},
+            }
+        ),
+        TWO,
+        [
+            'strategy.config.prescale_gradients: "auto" is for a trainer to fill in, and nothing here says how. Write a value, or leave it out for DeepSpeed\'s default. [FP031]',
+            'strategy.zero_optimization.reduce_bucket_size: "auto" is for a trainer to fill in, and nothing here says how. Write a value, or leave it out for DeepSpeed\'s default. [FP031]',
+        ],
+    ),
+    "FP032": (
+        deep(
+            {"zero_optimization": {"stage": 3}},
+            optim_wrapper={"optimizer": {"type": "Adafactor"}},
+            custom_hooks=[
+                {"type": "EMAHook"},
+                {"type": "NaNGuardHook", "check": "gradient"},
+            ],
+        ),
+        TWO,
+        [
+            "optim_wrapper.optimizer.type: Adafactor cannot step flat shares of parameters, which ZeRO gives it. Use AdamW, or zero_optimization=dict(stage=0). [FP032]",
+            "custom_hooks.0: EMAHook averages the model's parameters, and they are shared out, at ZeRO stage 3. Use stage 2 or less without bf16 and fp16, or remove the hook. [FP032]",
+            'custom_hooks.1: NaNGuardHook can see no gradient and take no update back inside DeepSpeed\'s engine. Use action="stop", check="loss" and interval=1. [FP032]',
+        ],
+    ),
+    "FP032 bf16 and an optimizer of one's own": (
+        deep(
+            {"zero_optimization": {"stage": 1}, "bf16": {"enabled": True}},
+            optim_wrapper={"optimizer": {"type": "pkg:Mine", "lr": 0.1}},
+            default_hooks={"ema": {"type": "EMAHook"}},
+        ),
+        TWO,
+        [
+            "optim_wrapper.optimizer: is not torch's, and ZeRO gives it flat shares of parameters. If it treats each element alone, set zero_allow_untested_optimizer=True in strategy.config. [FP032]",
+            "default_hooks.ema: EMAHook averages the model's parameters, and they are in half precision. Use stage 2 or less without bf16 and fp16, or remove the hook. [FP032]",
+        ],
+    ),
+    "DeepSpeed's keys": (
+        deep(
+            {
+                "gradient_acumulation_steps": 4,
+            }
+        ),
+        TWO,
+        [
+            'strategy.gradient_acumulation_steps: is not a setting of DeepSpeedStrategy. Did you mean "gradient_accumulation_steps"? [FK010]',
+        ],
+    ),
+    "DeepSpeed's keys, in its own configuration": (
+        deep(
+            {
+                "config": {
+                    "gradient_acumulation_steps": 4,
+                    "zzz": 1,
+                    "train_batch_size": 2.5,
+                    "communication_data_type": "fp8",
+                    "zero_optimization": {
+                        "stagee": 1,
+                        "stage": 4,
+                        "overlap_comm": 1,
+                        "leaf_module": {"clases": []},
+                        "offload_optimizer": {"device": "nvme"},
+                        "offload_param": {"device": "cpu"},
+                    },
+                    "comms_logger": [],
+                },
+                "fp16": {"enable": True},
+                "aio": {"block_size": "1M"},
+            }
+        ),
+        TWO,
+        [
+            'strategy.config.gradient_acumulation_steps: is not a key of DeepSpeed\'s configuration, which would ignore it. Did you mean "gradient_accumulation_steps"? [FK010]',
+            "strategy.config.zzz: is not a key of DeepSpeed's configuration, which would ignore it. Remove it. [FK010]",
+            "strategy.config.train_batch_size: must be an integer, got 2.5. Correct the value. [FK011]",
+            'strategy.config.communication_data_type: must be one of "fp32", "fp16", "bf16", got \'fp8\'. Pick one of them. [FK011]',
+            'strategy.config.zero_optimization.stagee: is not a key of DeepSpeed\'s zero_optimization, which would ignore it. Did you mean "stage"? [FK010]',
+            "strategy.config.zero_optimization.overlap_comm: must be true or false, got 1. Correct the value. [FK011]",
+            'strategy.config.zero_optimization.leaf_module.clases: is not a key of DeepSpeed\'s zero_optimization.leaf_module, which would ignore it. Did you mean "classes"? [FK010]',
+            "strategy.config.comms_logger: must be a mapping, got []. Write dict(...). [FK011]",
+            'strategy.fp16.enable: is not a key of DeepSpeed\'s fp16, which would ignore it. Did you mean "enabled"? [FK010]',
+            "strategy.aio.block_size: must be an integer, got '1M'. Correct the value. [FK011]",
+            "strategy.config.zero_optimization.stage: must be 0, 1, 2 or 3, got 4. Correct the value. [FK020]",
+            'strategy.config.zero_optimization.offload_optimizer.device: "nvme" is known but not built yet. Write "cpu". [FK014]',
+        ],
+    ),
+    "DeepSpeed against the plan": (
+        deep(
+            {
+                "config": {
+                    "train_batch_size": 9,
+                    "gradient_clipping": 2.0,
+                    "torch_autocast": {"enabled": True},
+                },
+                "train_micro_batch_size_per_gpu": 3,
+                "gradient_accumulation_steps": 1,
+                "gradient_clipping": 0.5,
+            },
+            optim_wrapper={"optimizer": "AdamW", "clip_grad": {"max_norm": 1.0}},
+            compile=True,
+        ),
+        TWO,
+        [
+            "optim_wrapper.clip_grad: has max_norm=1.0, and strategy.gradient_clipping is 0.5. Keep one of them. [FK019]",
+            "strategy.gradient_clipping: is set here and, differently, in config. Keep one of the two. [FK019]",
+            "strategy.config.torch_autocast: has enabled=True, and optim_wrapper says otherwise. Remove it; AmpOptimWrapper switches autocast on. [FK019]",
+            "compile: is known but not built yet with DeepSpeedStrategy. Remove it, or use DDPStrategy. [FK014]",
+        ],
+    ),
+    "DeepSpeed's batch": (
+        deep(
+            {
+                "config": {"train_batch_size": 9},
+                "train_micro_batch_size_per_gpu": 3,
+                "gradient_accumulation_steps": 2,
+            }
+        ),
+        TWO,
+        [
+            "strategy.config.train_batch_size: is 9, and the plan's is 8. Remove it, or set global_batch_size. [FD002]",
+            "strategy.train_micro_batch_size_per_gpu: is 3, and the plan's is 4. Remove it, or set train_dataloader.batch_size. [FD002]",
+            "strategy.gradient_accumulation_steps: is 2, and the plan's is 1. Remove it, or set optim_wrapper.accumulative_counts. [FD002]",
+        ],
+    ),
+    "DeepSpeed's precision": (
+        deep(
+            {
+                "bf16": {"enabled": True},
+                "fp16": {"enabled": True},
+                "zero_optimization": {"offload_param": {"device": "cpu"}},
+            },
+            optim_wrapper={"type": "AmpOptimWrapper", "optimizer": "AdamW", "dtype": "float16"},
+        ),
+        evolve(TWO, supports_bf16=False, supports_fp16=False),
+        [
+            "optim_wrapper.dtype: float16 autocast is not supported on this cpu device. Use OptimWrapper. [FP004]",
+            "optim_wrapper.dtype: computes in float16, and strategy.bf16 in bfloat16. Keep one of them. [FK019]",
+            "strategy.zero_optimization.offload_param: needs ZeRO stage 3 or more, and the stage is 0. Set stage=3. [FK020]",
+            "strategy.bf16: is not supported on this cpu device. Remove bf16. [FP004]",
+            "strategy.bf16: is known but not built yet at ZeRO stage 0, where no full-precision copy is shared out. Set zero_optimization=dict(stage=1). [FK014]",
+            "strategy.fp16: is not supported on this cpu device. Remove fp16. [FP004]",
+            "strategy.fp16: is known but not built yet at ZeRO stage 0, where no full-precision copy is shared out. Set zero_optimization=dict(stage=1). [FK014]",
+            "strategy.fp16: is enabled, and so is bf16. Keep one of them. [FK019]",
+        ],
+    ),
+    "DeepSpeed's clipping": (
+        deep(
+            {"gradient_clipping": -1.0},
+            optim_wrapper=W(clip_grad={"type": "value", "clip_value": 0.1, "error_if_nonfinite": True}),
+        ),
+        TWO,
+        [
+            "optim_wrapper.clip_grad.type: clips by value, and DeepSpeed clips by the total norm alone. Write clip_grad=dict(max_norm=...). [FK014]",
+            "optim_wrapper.clip_grad.error_if_nonfinite: is known but not built yet with DeepSpeedStrategy. Use NaNGuardHook. [FK014]",
+            "strategy.gradient_clipping: must be >= 0, got -1.0. Correct it. [FK020]",
+        ],
+    ),
+    "DeepSpeed's norm and file": (
+        deep({"config": "ds.json"}, optim_wrapper=W(clip_grad={"max_norm": 1.0, "norm_type": 1})),
+        TWO,
+        [
+            "optim_wrapper.clip_grad.norm_type: is 1, and DeepSpeed clips by the norm of type 2. Remove it. [FK014]",
+            "strategy.config: is the file 'ds.json', and a plan reads none. Write the file's content as a mapping, or keep the config in a file: what it names is read with it. [FK015]",
         ],
     ),
     "FR002": (
