@@ -18,8 +18,9 @@ from flexcore.loops import TTA, OwnEvalLoop, OwnTrainLoop, TestLoop
 from flexcore.problems import Path, Problem, did_you_mean
 from flexcore.rules import problem
 from flexcore.run_plan import Mode, Plan, Resume
+from flexcore.strategies import DeepSpeed
 from flexcore.wrappers import asked
-from shell.loggers.packages import missing
+from shell.loggers.packages import installed, missing
 
 COLLATES = ("default_collate", "pseudo_collate")
 RECURSIVE = "_recursive_"
@@ -162,7 +163,20 @@ def unresumable(plan: Plan) -> Iterator[Problem]:
 def problems(config: Config, mode: Mode, *, smoke: bool = False) -> list[Problem]:
     """Every component that cannot be found or would not accept its arguments. Imports, builds nothing."""
     found = [p for one in placed(config, mode, smoke=smoke) for p in _problems(one)]
-    return [*found, *_compilers(config.compile), *_statistics(config), *missing(config)]
+    return [
+        *found,
+        *_compilers(config.compile),
+        *_statistics(config),
+        *missing(config),
+        *_engines(config.strategy),
+    ]
+
+
+def _engines(strategy: object) -> Iterator[Problem]:
+    """The package that carries a strategy out, where it is not torch's own."""
+    if isinstance(strategy, DeepSpeed) and not installed("deepspeed"):
+        text = "is carried out by the package deepspeed, which is not installed here."
+        yield problem("FK013", ("strategy",), text, 'Install it with pip install "flexcore[deepspeed]".')
 
 
 def _compilers(asked: bool | Data) -> Iterator[Problem]:

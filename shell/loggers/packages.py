@@ -22,7 +22,7 @@ def missing(config: Config) -> list[Problem]:
     found = []
     for i, backend in backends(config):
         names, install = NEEDED.get(type(backend), ((), ""))
-        if names and not any(map(_installed, names)):
+        if names and not any(map(installed, names)):
             text = f"{backend.NAME} needs the package {' or '.join(names)}, which is not installed."
             found.append(
                 problem("FK013", place_of(i), text, f'pip install "{install}", or remove the backend.')
@@ -34,7 +34,7 @@ def place_of(index: int | None) -> Path:
     return ("visualizer", "vis_backends") if index is None else ("visualizer", "vis_backends", index)
 
 
-def _installed(name: str) -> bool:
+def installed(name: str) -> bool:
     """A directory of that name, as wandb leaves them, is no package."""
     try:
         spec = find_spec(name)

@@ -1,5 +1,7 @@
 """Components become objects inside out, only where a type is an import path; what is wrong is said before."""
 
+import sys
+
 import pytest
 import torch
 
@@ -242,3 +244,13 @@ def test_every_call_is_tried_before_anything_is_built(name):
     with pytest.raises(ConfigError) as caught:
         settling.check(plan)
     assert str(caught.value) == expected
+
+
+def test_a_strategy_whose_package_is_not_there_is_told_before_anything(monkeypatch):
+    monkeypatch.setitem(sys.modules, "deepspeed", None)
+    config = flexcore.parse({"strategy": "DeepSpeedStrategy"})
+    (found,) = building.problems(config, "train")
+    assert str(found) == (
+        "strategy: is carried out by the package deepspeed, which is not installed here. "
+        'Install it with pip install "flexcore[deepspeed]". [FK013]'
+    )
