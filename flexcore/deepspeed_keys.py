@@ -58,10 +58,6 @@ KEYS: Mapping[str, Kind] = {
         "partition_activations": "bool", "number_checkpoints": "int", "contiguous_memory_optimization": "bool",
         "synchronize_checkpoint_boundary": "bool", "profile": "bool", "cpu_checkpointing": "bool",
     },
-    "aio": {
-        "block_size": "int", "queue_depth": "int", "intra_op_parallelism": "int", "single_submit": "bool",
-        "overlap_events": "bool", "use_gds": "bool",
-    },
     "steps_per_print": "int", "wall_clock_breakdown": "bool", "memory_breakdown": "bool", "dump_state": "bool",
     "disable_python_gc": "bool", "log_level": "text", "vocabulary_size": "int",
     "timers": {"throughput": {"enabled": "bool", "synchronized": "bool"}},
@@ -92,6 +88,7 @@ REFUSED: Mapping[str, tuple[str, str, str]] = {
     "datastates_ckpt": (_OWNED, "is of DeepSpeed's own checkpoints, which are not written.", "Set default_hooks.checkpoint."),
     "autotuning": (_OWNED, "tries other batch sizes than the plan's.", "Remove it."),
     "disable_allgather": (_OWNED, "leaves ranks with stale parameters.", "Remove it."),
+    "aio": (_UNBUILT, "is of offloading to NVMe, which is known but not built yet.", "Remove it."),
     "compile": (_UNBUILT, "is known but not built yet.", "Remove it."),
     "tensor_parallel": (_UNBUILT, "is known but not built yet.", "Remove it."),
     "expert_parallel": (_UNBUILT, "is known but not built yet.", "Remove it."),

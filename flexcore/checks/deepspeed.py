@@ -31,9 +31,6 @@ def deepspeed(config: Config, facts: Facts, _: frozenset[str]) -> Iterator[Probl
         remedy = "Write the file's content as a mapping, or keep the config in a file: what it names is read with it."
         yield problem("FK015", (*PLACE, "config"), text, remedy)
     wrapper = None if isinstance(config.optim_wrapper, OptimDict) else config.optim_wrapper
-    if isinstance(config.optim_wrapper, OptimDict):
-        text = "holds several optimizers, and DeepSpeed's engine steps one: known but not built yet."
-        yield problem("FK014", ("optim_wrapper",), text, "Use DDPStrategy.")
     yield from _written(strategy)
     yield from _zero(strategy)
     yield from _precision(wrapper, strategy, facts)

@@ -148,6 +148,8 @@ def _engine(
     _quieted(deepspeed, device)
     local = os.environ.get("LOCAL_RANK", str(device.index or 0))
     with exported({"LOCAL_RANK": local}, os.environ):
+        if "activation_checkpointing" in native:  # read by deepspeed.checkpointing, which models call
+            deepspeed.checkpointing.configure(None, deepspeed_config=native)
         return deepspeed.initialize(model=model, optimizer=optimizer, config=native)[0]
 
 

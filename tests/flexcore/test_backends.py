@@ -65,7 +65,7 @@ def test_the_batch_identity_is_the_plans():
         ({"zero_optimization": {"overlap_comm": False}}, {}, {"zero_optimization": {"stage": 0, "overlap_comm": False}}),
         ({"steps_per_print": 5, "config": {"timers": {"throughput": {"enabled": True}}, "zero_force_ds_cpu_optimizer": True}}, {}, {
             "steps_per_print": 5, "timers": {"throughput": {"enabled": True}}, "zero_force_ds_cpu_optimizer": True}),
-        ({"aio": {"block_size": 1}, "config": {"aio": {"block_size": 1}}}, {}, {"aio": {"block_size": 1}}),
+        ({"activation_checkpointing": {"profile": True}, "config": {"activation_checkpointing": {"profile": True}}}, {}, {"activation_checkpointing": {"profile": True}}),
     ],
 )  # fmt: skip
 def test_what_is_asked_changes_exactly_its_own_keys(settings, wrapper, changed):

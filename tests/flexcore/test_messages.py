@@ -1254,7 +1254,8 @@ CASES: dict[str, tuple[Any, Facts, list[str]]] = {
                     "comms_logger": [],
                 },
                 "fp16": {"enable": True},
-                "aio": {"block_size": "1M"},
+                "activation_checkpointing": {"profile": "x"},
+                "aio": {"block_size": 1},
             }
         ),
         TWO,
@@ -1268,7 +1269,8 @@ CASES: dict[str, tuple[Any, Facts, list[str]]] = {
             'strategy.config.zero_optimization.leaf_module.clases: is not a key of DeepSpeed\'s zero_optimization.leaf_module, which would ignore it. Did you mean "classes"? [FK010]',
             "strategy.config.comms_logger: must be a mapping, got []. Write dict(...). [FK011]",
             'strategy.fp16.enable: is not a key of DeepSpeed\'s fp16, which would ignore it. Did you mean "enabled"? [FK010]',
-            "strategy.aio.block_size: must be an integer, got '1M'. Correct the value. [FK011]",
+            "strategy.activation_checkpointing.profile: must be true or false, got 'x'. Correct the value. [FK011]",
+            "strategy.aio: is of offloading to NVMe, which is known but not built yet. Remove it. [FK014]",
             "strategy.config.zero_optimization.stage: must be 0, 1, 2 or 3, got 4. Correct the value. [FK020]",
             'strategy.config.zero_optimization.offload_optimizer.device: "nvme" is known but not built yet. Write "cpu". [FK014]',
         ],
@@ -1342,6 +1344,13 @@ CASES: dict[str, tuple[Any, Facts, list[str]]] = {
             "optim_wrapper.clip_grad.type: clips by value, and DeepSpeed clips by the total norm alone. Write clip_grad=dict(max_norm=...). [FK014]",
             "optim_wrapper.clip_grad.error_if_nonfinite: is known but not built yet with DeepSpeedStrategy. Use NaNGuardHook. [FK014]",
             "strategy.gradient_clipping: must be >= 0, got -1.0. Correct it. [FK020]",
+        ],
+    ),
+    "DeepSpeed and several optimizers": (
+        deep({"zero_optimization": {"stage": 2}}, optim_wrapper={"one": W(), "other": W()}),
+        TWO,
+        [
+            "strategy: DeepSpeedStrategy with several optimizers is understood but not built yet. Use DDPStrategy or SingleDeviceStrategy. [FK014]",
         ],
     ),
     "DeepSpeed's norm and file": (

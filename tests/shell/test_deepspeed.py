@@ -52,8 +52,11 @@ def several(rank, cfgs):
 
 
 def attempted(cfg):
+    """A run in the mode that `cfg` names besides, or the error it ends with."""
     try:
-        return toys.trained(cfg)
+        return toys.trained(
+            {key: value for key, value in cfg.items() if key != "mode"}, cfg.get("mode", "train")
+        )
     except Exception as error:
         return {"reason": f"{type(error).__name__}: {error}"}
 
@@ -261,8 +264,30 @@ class Mixed(nn.Module):
         return self.again(self.frozen(self.norm(self.inner(inputs)).relu()))
 
 
+class Twice(nn.Module):
+    """Under ZeRO 3 it computes its inner part again in backward, by DeepSpeed's own activation checkpointing."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.outer = nn.Linear(toys.FEATURES, 8), nn.Linear(8, toys.CLASSES)
+
+    def forward(self, inputs):
+        def middle(x):
+            return torch.relu(self.inner(x))
+
+        if not self.training or not hasattr(self.inner.weight, "ds_id"):  # as ZeRO 3 marks them
+            return self.outer(middle(inputs))
+        import deepspeed
+
+        return self.outer(deepspeed.checkpointing.checkpoint(middle, inputs.clone().requires_grad_()))
+
+
+HALVES = {
+    1: dict(stage=1), 2: dict(stage=2), 3: dict(stage=3),
+    "1, fp32 accumulation": dict(stage=1, config=dict(data_types=dict(grad_accum_dtype="fp32"))),
+}  # fmt: skip
 HERE = "tests.shell.test_deepspeed"
-MODELS = {"steps": "Steps", "moded": "Moded", "own": "Own", "mixed": "Mixed"}
+MODELS = {"steps": "Steps", "moded": "Moded", "own": "Own", "mixed": "Mixed", "twice": "Twice"}
 NO_VALIDATION = dict(val_dataloader=None, val_evaluator=None, val_cfg=None)
 
 
@@ -270,9 +295,9 @@ def modelled(work_dir, name, strategy, **more):
     lists = dict(collate_fn=None) if name in ("steps", "moded") else {}
     return config(
         work_dir, strategy, model=dict(type=f"{HERE}:{MODELS[name]}"),
-        loss=dict(type="torch.nn:CrossEntropyLoss") if name == "mixed" else None,
+        loss=dict(type="torch.nn:CrossEntropyLoss") if name in ("mixed", "twice") else None,
         train_cfg=dict(by_epoch=True, max_epochs=2),
-        **{**({} if name == "mixed" else NO_VALIDATION), **lists, **more},
+        **{**({} if name in ("mixed", "twice") else NO_VALIDATION), **lists, **more},
     )  # fmt: skip
 
 
@@ -284,6 +309,7 @@ def kinds(tmp_path_factory):
         (name, way): modelled(root / name / way, name, WAYS[way])
         for name in MODELS for way in ("DDP", "ZeRO 0", "ZeRO 2", "ZeRO 3")
     }  # fmt: skip
+    cfgs["twice", "ZeRO 3"]["strategy"] = zero(3, activation_checkpointing=dict(profile=False))
     sgd = dict(optimizer=dict(type="SGD", lr=0.1, momentum=0.9))
     nadam = dict(optimizer=dict(type="NAdam", lr=0.01), clip_grad=CLIP, paramwise_cfg=dict(bias_lr_mult=0.5))
     amp = dict(**optim(), type="AmpOptimWrapper", dtype="bfloat16")
@@ -300,14 +326,16 @@ def kinds(tmp_path_factory):
     cfgs["offload", "ZeRO 2"] = config(
         root / "offload", dict(type="DeepSpeedStrategy", zero_optimization=offload)
     )
-    for stage in (1, 2, 3):
-        strategy = zero(stage, bf16=dict(enabled=True))
+    for stage, settings in HALVES.items():
+        strategy = zero(**settings, bf16=dict(enabled=True))
         stop = dict(type="tests.shell.toys:Wishes", stop=4)
         cfgs["bf16", stage] = config(root / f"bf16 {stage}", strategy)
         cfgs["bf16 stopped", stage] = config(
             root / f"bf16 part {stage}", strategy, custom_hooks=[LOSSES, stop]
         )
         cfgs["bf16 again", stage] = config(root / f"bf16 part {stage}", strategy)
+    saved = dict(resume=False, load_from=str(root / "sgd/ZeRO 3/checkpoints/epoch_3"), mode="val")
+    cfgs["evaluated", "ZeRO 3"] = config(root / "evaluated", WAYS["ZeRO 3"], optim_wrapper=sgd, **saved)
     cfgs["frozen out", "ZeRO 3"] = modelled(
         root / "frozen out", "mixed", zero(3, exclude_frozen_parameters=True)
     )
@@ -336,7 +364,7 @@ def test_models_and_optimizers_train_as_under_ddp(kinds, name):
         assert toys.differences(pathlib.Path(cfgs[name, way]["work_dir"])) == []
 
 
-@pytest.mark.parametrize("stage", [1, 2, 3])
+@pytest.mark.parametrize("stage", HALVES)
 def test_in_half_precision_a_checkpoint_keeps_the_full_one_and_resumes_to_the_bit(kinds, stage):
     cfgs, results, root = kinds
     assert [results[name, stage]["reason"] for name in ("bf16", "bf16 stopped", "bf16 again")] == [
@@ -350,6 +378,11 @@ def test_in_half_precision_a_checkpoint_keeps_the_full_one_and_resumes_to_the_bi
     assert not torch.equal(kept, kept.bfloat16().float())
     assert losses(cfgs["bf16", stage]) == pytest.approx(losses(cfgs["bf16", 1]), abs=1e-2)
     assert losses(cfgs["bf16", stage])[-1] < losses(cfgs["bf16", stage])[0]
+
+
+def test_an_evaluation_alone_finds_what_the_run_found(kinds):
+    _, results, _ = kinds
+    assert results["evaluated", "ZeRO 3"]["metrics"] == results["sgd", "ZeRO 3"]["metrics"]
 
 
 def test_offloaded_state_is_saved_and_steps_alike(kinds):

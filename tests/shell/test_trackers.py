@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from flexcore.problems import ConfigError
-from shell.loggers.packages import _installed
+from shell.loggers.packages import installed
 from tests.ranks import run_alone, run_ranks
 from tests.shell import toys
 
@@ -306,8 +306,8 @@ def test_a_directory_named_as_the_package_is_no_package(tmp_path, monkeypatch):
     """wandb leaves ./wandb behind, which Python takes for a package without contents."""
     (tmp_path / "some_tracker").mkdir()
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert not _installed("some_tracker")
-    assert _installed("tensorboard")
+    assert not installed("some_tracker")
+    assert installed("tensorboard")
 
 
 def test_a_backend_that_cannot_be_opened_is_named(tmp_path):
