@@ -144,6 +144,8 @@ def _batches(config: Section, facts: Facts) -> Rules:
             return
         counts = counts or total // (micro * ranks)
         micro = micro or total // (counts * ranks)
+    if total is None and wrapper.get("accumulation_tail") == "drop" and "max_iters" in loop:
+        yield "a whole window in the run", 0 < loop["max_iters"] < (counts or 1)
     if facts.train_samples is None or ranks is None or micro is None:
         return
     yield from _epoch(loader, wrapper, loop, facts.train_samples, ranks, micro, counts or 1, total)
@@ -168,11 +170,8 @@ def _epoch(loader: Section, wrapper: Section, loop: Section, samples: int, ranks
     length = min(length, loader.get("num_batch_per_epoch", length))
     length //= 1 if total is None else counts
     window = counts if total is None else 1
-    if wrapper.get("accumulation_tail") == "drop":
-        if "max_epochs" in loop:
-            length = length // window * window
-        else:
-            yield "a whole window in the run", 0 < loop["max_iters"] < window
+    if wrapper.get("accumulation_tail") == "drop" and "max_epochs" in loop:
+        length = length // window * window
     yield "an iteration in an epoch", length == 0
 
 
