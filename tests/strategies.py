@@ -178,7 +178,7 @@ def some_loops(draw: st.DrawFn) -> dict[str, Any]:
     by_epoch = draw(st.booleans())
     key = "max_epochs" if by_epoch else "max_iters"
     loop: dict[str, Any] = {
-        key: _slip(draw, st.integers(1, 12 if by_epoch else 60), st.sampled_from([0, -1]))
+        key: _slip(draw, st.integers(2, 12 if by_epoch else 60), st.sampled_from([0, -1]))
     }
     style = draw(st.integers(0, 2))
     if style == 0:
@@ -254,7 +254,7 @@ def some_schedules(draw: st.DrawFn, by_epoch: bool) -> list[dict[str, Any]]:
                 schedule[key] = _slip(draw, right, wrong)
             elif right is not None or draw(st.integers(0, 60)) == 60:
                 _maybe(draw, schedule, key, wrong if right is None else right, wrong, share=2)
-        _maybe(draw, schedule, "begin", st.integers(0, 1), st.sampled_from([-1, 10**9]), share=3)
+        _maybe(draw, schedule, "begin", st.integers(0, 1), st.just(-1), share=3)
         if draw(st.integers(1, 2)) == 2:
             schedule["end"] = schedule.get("begin", 0) + _slip(draw, st.integers(1, 30), 0)
         _maybe(
