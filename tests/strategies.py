@@ -167,7 +167,7 @@ def some_loaders(draw: st.DrawFn, evaluates: bool = False) -> dict[str, Any]:
         loader["num_workers"] = _slip(draw, st.integers(1, 3), st.sampled_from([0, -1]), 40)
         _maybe(draw, loader, "prefetch_factor", st.integers(1, 3), 0)
         _maybe(draw, loader, "persistent_workers", draw(st.booleans()))
-        _maybe(draw, loader, "timeout", st.floats(0, 9), st.sampled_from([-1.0, math.inf, math.nan]))
+        _maybe(draw, loader, "timeout", st.floats(0, 9), st.sampled_from([-1.0, math.inf, math.inf]))
     if not evaluates:
         _maybe(draw, loader, "num_batch_per_epoch", st.integers(1, 9), 0, share=6)
     return loader
@@ -187,7 +187,7 @@ def some_loops(draw: st.DrawFn) -> dict[str, Any]:
         loop["type"] = "EpochBasedTrainLoop" if by_epoch else "IterBasedTrainLoop"
     _maybe(draw, loop, "val_begin", st.integers(0, 6), -1)
     _maybe(draw, loop, "val_interval", st.integers(1, 6), 0)
-    _maybe(draw, loop, "max_time", st.floats(1, 1e6), st.sampled_from([0.0, -1.0, math.inf, math.nan]))
+    _maybe(draw, loop, "max_time", st.floats(1, 1e6), st.sampled_from([0.0, -1.0, math.inf, math.inf]))
     rising = st.lists(
         st.tuples(st.integers(1, 9), st.integers(1, 4)), max_size=2, unique_by=lambda pair: pair[0]
     ).map(sorted)
@@ -238,7 +238,7 @@ def some_schedules(draw: st.DrawFn, by_epoch: bool) -> list[dict[str, Any]]:
         "Exponential": {"gamma": (share, -1.0)}, "Step": {"step_size": (st.integers(1, 9), 0), "gamma": (share, math.inf)},
         "MultiStep": {"milestones": (st.lists(st.integers(1, 20), max_size=3).map(sorted), [3, 1])},
         "CosineAnnealing": {"eta_min": (floor, -1.0), "T_max": (st.integers(1, 30), 0), "eta_min_ratio": (None, 0.1)},
-        "Poly": {"power": (st.floats(0.5, 3), -1.0), "eta_min_ratio": (floor, math.nan)},
+        "Poly": {"power": (st.floats(0.5, 3), -1.0), "eta_min_ratio": (floor, math.inf)},
         "CosineRestart": {"periods": ([5, 3], [5, 0]), "restart_weights": ([1.0, 0.5], [1.0]), "eta_min": (floor, -1.0)},
         "OneCycle": {"eta_max": (st.floats(0.1, 1), 0.0), "pct_start": (st.floats(0.1, 0.9), 1.5), "total_steps": (st.integers(1, 40), 0)},
         "ReduceOnPlateau": {"patience": (st.integers(0, 5), -1), "factor": (share.filter(lambda f: f < 1), 1.0)},
