@@ -20,17 +20,16 @@ def groups(
     settings: Paramwise, optimizer: Component, parameters: Sequence[ParameterFact], scheduled: Sequence[str],
     scale: float,
 ) -> tuple[Group, ...]:  # fmt: skip
-    """A group for each parameter that trains, in the model's order. scale: of every LR."""
+    """A group for each of the parameters, which train, in the model's order. scale: of every LR."""
     lr, decay = optimizers.base(optimizer, "lr"), optimizers.number(optimizer.kwargs.get("weight_decay"))
     start = {key: optimizers.base(optimizer, key) for key in scheduled}
     made = []
     for fact in parameters:
-        if fact.alias is None and fact.requires_grad:
-            lr_mult, decay_mult, options = _chosen(settings, fact)
-            values = {**start, "lr": _times(lr, lr_mult)}
-            if decay is not None:
-                values["weight_decay"] = decay * decay_mult
-            made.append(_group(fact.name, values, options, scale))
+        lr_mult, decay_mult, options = _chosen(settings, fact)
+        values = {**start, "lr": _times(lr, lr_mult)}
+        if decay is not None:
+            values["weight_decay"] = decay * decay_mult
+        made.append(_group(fact.name, values, options, scale))
     return tuple(made)
 
 

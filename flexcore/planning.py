@@ -165,7 +165,7 @@ def _started(made: Plan, problems: list[Problem]) -> tuple[Plan, list[Problem]]:
     if made.mode == "train" and fact is not None:
         total = made.timeline.max_iters if made.timeline is not None else None
         now = trajectory(made) if fact.trajectory else ()  # costs as much as the rest of the plan
-        problems = [*problems, *starting.resume_problems(start, made.facts, now, total)]
+        problems = [*problems, *starting.resume_problems(fact, now, total)]
         problems += starting.hook_notices(fact, made.hooks)
     problems = [*problems, *notices(made, start)]
     told = tuple(p for p in _in_order(problems, FIELDS) if p.severity != "error")

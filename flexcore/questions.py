@@ -154,7 +154,8 @@ def _saves(clock: timeline.Timeline, saving: Saving, *, best: bool) -> Iterator[
         if due is not None and (check is None or due[1] <= (check[1] or 0)):
             yield Save(clock.epoch_of(due[1]), due[1], saving.name(due[0]))
             due = next(regular, None)
-        elif check is not None:
+        else:
+            assert check is not None
             epoch, at = check
             for entry in saving.best:
                 units = epoch if clock.by_epoch else (at or 0)

@@ -107,12 +107,9 @@ def differences(
 
 
 def resume_problems(
-    start: Start, facts: Facts, trajectory: tuple[tuple[str, str], ...], total: int | None
+    fact: CheckpointFact, trajectory: tuple[tuple[str, str], ...], total: int | None
 ) -> list[Problem]:
     """Why the checkpoint cannot be continued as planned, or what will differ if it is."""
-    fact = fact_of(start, facts)
-    if fact is None:
-        return []
     found = []
     if not fact.resumable:
         text = f"{shown(fact.path)} holds weights only: saved inside an accumulation window, or with save_optimizer=False."

@@ -32,8 +32,8 @@ def training(
 ) -> tuple[Training, list[Problem]]:
     """Batching, data and clock of the training loop, and what is wrong with them."""
     loader, loop = config.train_dataloader, config.train_cfg
-    if loader is None or loop is None:
-        return Training(), []
+    assert loader is not None
+    assert loop is not None
     if isinstance(loop, OwnTrainLoop) and config.global_batch_size is not None:
         text = "sets the clock to global batches, and a loop of your own takes batches as it likes."
         return Training(), [problem("FD002", ("global_batch_size",), text, "Use accumulative_counts.")]

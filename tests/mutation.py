@@ -52,6 +52,10 @@ TOLD = {
 def generated() -> None:
     """Write the mutants of what changed since the last call, and have the mutated core imported from here on."""
     Path("mutants").mkdir(exist_ok=True)
+    for table in Path("mutants").rglob("*.meta"):
+        made = table.with_suffix("")
+        if made.exists() and made.stat().st_mtime > table.stat().st_mtime:  # killed while it was written
+            made.unlink()
     mutmut.copy_src_dir()
     mutmut.copy_also_copy_files()
     mutmut.setup_source_paths()
@@ -137,7 +141,8 @@ class Reach:
             seconds = time.process_time() - began
             if not passed:
                 sys.__stderr__.write(f"left out, as it fails without any mutant: {item.nodeid}\n")
-            entry = {"digest": now, "seconds": seconds, "functions": entered if passed else []}
+                return {"digest": now, "seconds": seconds, "functions": []}
+            entry = {"digest": now, "seconds": seconds, "functions": entered}
             self.data["tests"][item.nodeid] = entry
         return entry
 

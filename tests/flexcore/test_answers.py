@@ -280,3 +280,16 @@ def test_types_may_be_written_as_mmengine_or_torch_write_them():
 
 def test_log_processor_may_say_what_the_loop_does_anyway():
     assert planned(log_processor={"by_epoch": True}).logging.window == 10
+
+
+def test_a_component_is_a_mapping_with_a_type_or_a_name():
+    assert [str(problem) for problem in flexcore.lint(base(loss=5), KNOWN)] == [
+        "loss: must be a mapping or None, got 5. Correct the value. [FK011]"
+    ]
+    for value, expected in (
+        (5, "must be a mapping with a type, got 5."), ({}, 'lacks the key "type".'), ({"type": 3}, "must be text, got 3."),
+        ({"type": ""}, "must be text, got ''."), ({"type": "a:B", 3: 1}, "has the key 3; argument names are text."),
+    ):  # fmt: skip
+        with pytest.raises(flexcore.ConfigError) as caught:
+            structure(value, Component)
+        assert [problem.message for problem in caught.value.problems] == [expected]

@@ -290,3 +290,11 @@ def test_two_optimizers_where_one_is_planned_is_told():
     assert differences(evolve(whole, steps=steps)) == ["lr at iteration 0: planned 1 optimizers, was 2"]
     alone = tuple((i, (lr,), samples) for i, lr, samples in whole.steps)
     assert differences(evolve(whole, steps=alone)) == []
+
+
+def test_a_start_that_a_later_one_goes_back_before_counts_for_nothing():
+    """Resumed at 8, killed, and resumed at 4, since the checkpoint at 8 was damaged."""
+    parts = recorded(upto=9), recorded(after=8, upto=10, validated=True), recorded(after=4, validated=True)
+    assert differences(*parts) == []
+    broken = evolve(parts[1], steps=((8, 9.0, 1),))
+    assert differences(parts[0], broken, parts[2]) == []

@@ -269,3 +269,11 @@ def test_a_plan_says_what_its_hooks_do_and_what_may_end_it():
     ):
         assert line in text.splitlines(), text
     assert flexcore.dump(flexcore.parse(flexcore.dump(plan.config))) == flexcore.dump(plan.config)
+
+
+def test_an_average_without_checkpoints_has_no_order_to_keep():
+    config = ema(priority="LOWEST")
+    assert told(config) == [
+        f"{AT}.priority: is 100, which runs after CheckpointHook (90); it must run before. Leave it out (NORMAL, 50). [FK020]"
+    ]
+    assert told({**config, "default_hooks": {"checkpoint": None}}) == []

@@ -154,3 +154,13 @@ def test_what_is_nested_without_end_is_no_plan():
     with pytest.raises(flexcore.ConfigError) as caught:
         flexcore.Plan.from_json("[" * 100_000)
     assert [problem.message[:13] for problem in caught.value.problems] == ["is not JSON: "]
+
+
+def test_a_number_no_field_can_hold_is_told_by_its_place():
+    data = json.loads(to_json(PLAN))
+    data["environment"]["timeout"] = 10**400
+    with pytest.raises(flexcore.ConfigError) as caught:
+        flexcore.Plan.from_json(json.dumps(data))
+    assert str(caught.value) == (
+        "environment.timeout: does not fit: 'int too large to convert to float'. Check the value's type. [FK011]"
+    )
