@@ -2,7 +2,7 @@
 
 from flexcore import batching as batches
 from flexcore.components import Component, Supplied, is_import_path
-from flexcore.config import Config, NamedLoader
+from flexcore.config import Config, DataLoader, NamedLoader
 from flexcore.facts import Facts
 from flexcore.loops import OwnEvalLoop, TestLoop, ValLoop
 from flexcore.run_plan import Environment, EvalData, Evaluation, Plan, PlannedMetric
@@ -25,6 +25,7 @@ def evaluation(
             name=named.name if named.name is not None or len(loaders) == 1 else str(i),
             loader=named.loader,
             order=_order(named, samples, ranks, env, i),
+            max_batches=1 if smoke else _cap(named.loader),
         )
         for i, (named, samples) in enumerate(zip(loaders, counts, strict=True))
     )
@@ -33,15 +34,18 @@ def evaluation(
         for named in getattr(config, f"{mode}_evaluator") or ()
         if not is_dump(named.metric)
     )
-    limit = 1 if smoke else None
     if isinstance(loop, OwnEvalLoop):
-        return Evaluation(loaders=planned, metrics=metrics, max_batches=limit, loop=loop.component)
+        return Evaluation(loaders=planned, metrics=metrics, loop=loop.component)
     return Evaluation(
-        loaders=planned, metrics=metrics, max_batches=limit,
+        loaders=planned, metrics=metrics,
         dtype=loop.dtype or ("float16" if loop.fp16 else None),
         predictions=_predictions(config, mode, loop),
         tta=loop.tta if isinstance(loop, TestLoop) else None,
     )  # fmt: skip
+
+
+def _cap(loader: DataLoader | Supplied) -> int | None:
+    return loader.num_batch_per_epoch if isinstance(loader, DataLoader) else None
 
 
 def is_dump(metric: Component | Supplied) -> bool:

@@ -258,10 +258,11 @@ def _evaluations(plan: Plan) -> Iterator[str]:
 
 
 def _eval_size(data: EvalData) -> str:
-    order = data.order
+    order, most = data.order, data.max_batches
+    capped = "" if most is None else f", at most {most:,} batch{'' if most == 1 else 'es'} on each rank"
     if order is None:
-        return "its own loader" if isinstance(data.loader, Supplied) else "? samples"
-    return f"{order.samples:,} samples in batches of {order.micro_batch_size}, each counted once"
+        return ("its own loader" if isinstance(data.loader, Supplied) else "? samples") + capped
+    return f"{order.samples:,} samples in batches of {order.micro_batch_size}, each counted once{capped}"
 
 
 def _own_events(plan: Plan) -> Iterator[str]:

@@ -107,11 +107,15 @@ class Environment:
 
 @frozen(kw_only=True)
 class EvalData:
-    """One evaluation loader: samples by stride, never padded, so that none counts twice."""
+    """One evaluation loader: samples by stride, never padded, so that none counts twice.
+
+    max_batches: at most so many per rank; None: all.
+    """
 
     name: str | None
     loader: DataLoader | Supplied
     order: Order | None
+    max_batches: int | None = None
 
 
 @frozen(kw_only=True)
@@ -126,7 +130,7 @@ class PlannedMetric:
 class Evaluation:
     """Every loader is run over and reported through every metric.
 
-    dtype: autocast of forward passes. max_batches: at most so many per rank and loader; None: all.
+    dtype: autocast of forward passes.
     predictions: the file they are written to, under the log directory unless absolute, with "_<name>" for each
     of several loaders and "_iter_<n>" for each validation while training; without a suffix .safetensors where they
     stack as tensors, else .jsonl. None: nowhere.
@@ -137,7 +141,6 @@ class Evaluation:
     loaders: tuple[EvalData, ...]
     metrics: tuple[PlannedMetric, ...]
     dtype: Literal["float16", "bfloat16"] | None = None
-    max_batches: int | None = None
     predictions: str | None = None
     tta: TTA | Component | None = None
     loop: Component | None = None

@@ -261,9 +261,9 @@ def _feeds(run: Run, part: Evaluation, mode: str, built: Built) -> list[tuple[Ev
         zip(part.loaders, built.evals[mode], strict=True)
     ):
         if planned.order is None or isinstance(loader, Supplied):
-            feeds.append((_own_feed(name, source, part.max_batches), metrics))
+            feeds.append((_own_feed(name, source, planned.max_batches), metrics))
             continue
-        own, total, keys = data.eval_keys(planned.order, run.rank, part.max_batches)
+        own, total, keys = data.eval_keys(planned.order, run.rank, planned.max_batches)
         collate = data.collate_of(loader, _default_collate(built.contract))
         seed = derived_seed(run.plan.environment.seed or 0, run.rank, 0xE7A1, i)
         batches = data.batches(source, loader, collate, _again(keys), run.plan.environment, seed)

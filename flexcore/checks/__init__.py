@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 
 from flexcore.checks import (
+    constructors,
     data,
     deepspeed,
     environment,
@@ -15,7 +16,6 @@ from flexcore.checks import (
     schedules,
     sections,
     sharding,
-    unbuilt,
 )
 from flexcore.config import Config
 from flexcore.facts import Facts
@@ -24,7 +24,7 @@ from flexcore.problems import Problem
 
 Check = Callable[[Config, Facts, frozenset[str]], Iterator[Problem]]
 CHECKS: tuple[Check, ...] = (
-    sections.groups, sections.starting, sections.ranges, sections.names, unbuilt.unbuilt,
+    sections.groups, sections.starting, sections.ranges, sections.names, constructors.constructors,
     data.loaders, preprocessing, optimizers.optimizers, owning.owning, schedules.schedules, schedules.scaling, saving.hooks, saving.checkpoints, hooks.built_in, reporting.reporting,
     environment.environment, sharding.sharding, deepspeed.deepspeed, evaluating.evaluating,
 )  # fmt: skip

@@ -168,3 +168,17 @@ def test_an_evaluation_takes_weights_that_no_training_could_resume():
     config = validating(resume=True)
     assert flexcore.plan(config, facts, mode="val").start.path == "w/checkpoints/iter_25"
     assert isinstance(flexcore.plan(config, facts).start, flexcore.Fresh)
+
+
+@pytest.mark.parametrize(
+    ("limit", "smoke", "expected"), [(None, False, None), (3, False, 3), (3, True, 1), (None, True, 1)]
+)
+def test_an_evaluation_may_be_cut_short(limit, smoke, expected):
+    """num_batch_per_epoch caps each rank's batches, and a smoke run takes one."""
+    cfg = validating(val_dataloader={"dataset": "pkg:D", "batch_size": 2, "num_batch_per_epoch": limit})
+    plan = flexcore.plan(cfg, KNOWN, smoke=smoke)
+    assert plan.validation.loaders[0].max_batches == expected
+    capped = {None: "\n", 1: ", at most 1 batch on each rank\n", 3: ", at most 3 batches on each rank\n"}[
+        expected
+    ]
+    assert f"10 samples in batches of 2, each counted once{capped}" in str(plan)

@@ -333,19 +333,17 @@ CASES: dict[str, tuple[Any, Facts, list[str]]] = {
     "FK014 keys": (
         validating(
             optim_wrapper=W(constructor="X"),
-            val_dataloader=L(num_batch_per_epoch=3),
         ),
         KNOWN,
         [
-            "optim_wrapper.constructor: 'X' is understood but not built yet. Remove it; nothing is silently ignored. [FK014]",
-            "val_dataloader.num_batch_per_epoch: 3 is understood but not built yet. Remove it; nothing is silently ignored. [FK014]",
+            "optim_wrapper.constructor: 'X' is a constructor of your own, and none is called here. Remove it, and write its groups as paramwise_cfg. [FK014]",
         ],
     ),
-    "FK014 amp": (
+    "FK020 amp": (
         base(optim_wrapper={**AMP, "use_fsdp": True}),
         KNOWN,
         [
-            "optim_wrapper.use_fsdp: True is understood but not built yet. Remove it; nothing is silently ignored. [FK014]",
+            "optim_wrapper.use_fsdp: shares a loss scale among ranks as FSDPStrategy needs it, and this is another strategy. Remove it, or use FSDPStrategy. [FK020]",
         ],
     ),
     "FK015": (

@@ -258,6 +258,8 @@ TOLD = {
         "optim_wrapper.optimizer: Adafactor looks at whole parameters, and a rank holds a share of each. Use an optimizer that goes number by number, or DDPStrategy. [FP021]"]),
     "float16": (dict(wrap=["Block"]), dict(optim_wrapper=dict(type="AmpOptimWrapper", optimizer=dict(type="SGD", lr=0.1), dtype="float16")), [
         'optim_wrapper.dtype: float16 scales the loss by what all gradients say, and a rank holds a share of each. Set dtype="bfloat16", or strategy.mixed_precision. [FP021]']),
+    "scale": (dict(wrap=["Block"]), dict(optim_wrapper=dict(type="AmpOptimWrapper", optimizer=dict(type="SGD", lr=0.1), use_fsdp=True)), [
+        "optim_wrapper.use_fsdp: changes nothing: bfloat16 needs no loss scale to share. Nothing to do. [FK023]"]),
     "moot": (dict(wrap=["Block"], state_dict_cfg="full", skip_init_weights=True, model_wrapper=dict(use_orig_params=True)), {}, [
         "strategy.model_wrapper.use_orig_params: changes nothing: fully_shard sees to it. Nothing to do. [FK023]",
         "strategy.state_dict_cfg: changes nothing: checkpoints hold whole tensors by name, whatever the strategy. Nothing to do. [FK023]",

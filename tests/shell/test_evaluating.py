@@ -174,3 +174,13 @@ class Graphs:
 
     def after_train(self, run):
         (run.work_dir / "graphs").write_text(json.dumps(sorted(self.seen)))
+
+
+@pytest.mark.parametrize(("limit", "seen"), [(1, 4), (2, 8), (9, 11)])
+def test_no_more_batches_than_asked_for(limit, seen, tmp_path):
+    loader = dict(
+        dataset=dict(type="tests.shell.toys:Points", n=11, seed=1), batch_size=4, num_batch_per_epoch=limit
+    )
+    cfg = toys.config(tmp_path, val_dataloader=loader, val_evaluator=dict(type="tests.shell.toys:Accuracy"))
+    assert run_alone(toys.trained, cfg)["metrics"]["mine/size"] == seen
+    assert toys.differences(tmp_path) == []
