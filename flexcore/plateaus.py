@@ -84,7 +84,7 @@ def stepped(
     if bad <= schedule.patience:
         return evolve(state, best=best, bad=bad, cooldown=cooldown)
     scales = tuple(old * _share(schedule, value) for old, value in zip(state.scales, current, strict=True))
-    return PlateauState(scales=scales, best=best, bad=0, cooldown=schedule.cooldown)
+    return PlateauState(scales=scales, best=best, cooldown=schedule.cooldown)
 
 
 def _share(schedule: ReduceOnPlateau, current: float) -> float:

@@ -94,7 +94,7 @@ class OneCycle(ScheduleBase):
             if t <= end:
                 return self._between(low, high, 1.0 if end <= begin else (t - begin) / (end - begin))
             begin = end
-        raise AssertionError("the last phase ends with the cycle")
+        raise AssertionError  # the last phase ends with the cycle
 
     def advance(self, current: float, base: float, t: int) -> float:
         return current if t >= (self.total_steps or 1) else self.apply(current, base, t)

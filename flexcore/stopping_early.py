@@ -32,7 +32,7 @@ def watched(hook: EarlyStopping, so_far: Watched, score: float) -> Watched:
     step = hook.min_delta if rule == "greater" else -hook.min_delta
     better = is_better(rule, score, None if so_far.best is None else so_far.best + step)
     if better or _reached(hook, score):
-        return Watched(best=score, waited=0, last=score)
+        return Watched(best=score, last=score)
     return Watched(best=so_far.best, waited=so_far.waited + 1, last=score)
 
 

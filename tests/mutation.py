@@ -339,10 +339,10 @@ class Loop:
     def order(self, item: pytest.Item, killers: Counter[str]) -> tuple[Any, ...]:
         """Those that killed the function's other mutants first, then those that enter the fewest functions."""
         entry = self.entries[item.nodeid]
-        return -killers[item.nodeid], entry["seconds"] > 1, len(entry["functions"]), entry["seconds"]
+        return -killers[item.nodeid], entry["seconds"] > 0.1, len(entry["functions"]), entry["seconds"]
 
     def timed(self, item: pytest.Item) -> bool:
-        signal.setitimer(signal.ITIMER_PROF, 3 + 10 * self.entries[item.nodeid]["seconds"])
+        signal.setitimer(signal.ITIMER_PROF, 1 + 10 * self.entries[item.nodeid]["seconds"])
         return passes(item)
 
     def within(self, items: list[pytest.Item]) -> list[pytest.Item]:

@@ -105,3 +105,56 @@ def test_a_missing_metric_is_named():
         validated(MIXED, begun(MIXED, 2), GROUPS, {"a": 0.9, "c": 1.0}, epoch=1, iteration=4, epoch_length=4)
     assert (caught.value.index, caught.value.monitor, caught.value.metrics) == (2, "b", ("a", "c"))
     assert caught.value.args == ("b",)
+
+
+@pytest.mark.parametrize(("rule", "kind", "threshold", "limit"), [
+    ("less", "rel", 0.25, 3.0), ("less", "abs", 0.25, 3.75), ("greater", "rel", 0.25, 5.0), ("greater", "abs", 0.25, 4.25),
+])  # fmt: skip
+def test_how_much_better_than_four_counts(rule, kind, threshold, limit):
+    schedule = ReduceOnPlateau(rule=rule, threshold=threshold, threshold_rule=kind)
+    state, step = PlateauState((1.0,), best=4.0), -0.01 if rule == "less" else 0.01
+    assert stepped(schedule, state, limit, [1.0], 0) == evolve(state, bad=1)
+    assert stepped(schedule, state, limit - step, [1.0], 0) == evolve(state, bad=1)
+    assert stepped(schedule, state, limit + step, [1.0], 0) == evolve(state, best=limit + step)
+
+
+def test_after_a_reduction_none_counts_as_bad_for_a_while():
+    schedule = ReduceOnPlateau(patience=1, cooldown=2, factor_value=0.5)
+    states = [PlateauState((1.0, 1.0), best=1.0)]
+    for _ in range(6):
+        current = list(states[-1].scales)
+        states.append(stepped(schedule, states[-1], 9.0, current, 0))
+    assert [(state.scales[0], state.bad, state.cooldown) for state in states] == [
+        (1.0, 0, 0), (1.0, 1, 0), (0.5, 0, 2), (0.5, 0, 1), (0.5, 0, 0), (0.5, 1, 0), (0.25, 0, 2),
+    ]  # fmt: skip
+    assert stepped(schedule, evolve(states[2], bad=1), 0.5, [1.0, 1.0], 0) == evolve(
+        states[2], best=0.5, cooldown=1
+    )
+
+
+@pytest.mark.parametrize(("least", "eps", "current", "share"), [
+    (0.0, 0.0, 1.0, 0.5), (0.75, 0.0, 1.0, 0.75), (0.5, 0.0, 1.0, 0.5), (2.0, 0.0, 1.0, 1.0), (0.0, 0.5, 1.0, 1.0),
+    (0.0, 0.49, 1.0, 0.5), (0.3, 0.0, 0.4, 0.3 / 0.4), (0.0, 0.0, 0.0, 1.0), (0.1, 0.0, 0.3, 0.5),
+])  # fmt: skip
+def test_a_reduction_stops_at_the_least_value_and_is_not_worth_less_than_eps(least, eps, current, share):
+    schedule = ReduceOnPlateau(patience=0, factor_value=0.5, min_value=least, eps=eps)
+    state = PlateauState((1.0,), best=1.0)
+    assert stepped(schedule, state, 9.0, [current], 0).scales == (share,)
+
+
+def test_states_and_values_are_one_each():
+    with pytest.raises(ValueError, match="argument 2 is shorter"):
+        scale(MIXED, begun(MIXED, 2)[:1], "lr", 0)
+    with pytest.raises(ValueError, match="argument 2 is shorter"):
+        stepped(ReduceOnPlateau(patience=0), PlateauState((1.0, 1.0), best=1.0), 9.0, [1.0], 0)
+
+
+def test_the_value_to_be_reduced_is_that_of_its_epoch():
+    """Halved after each of epochs of 4 iterations: at 8 it is a quarter, of which 0.2 is the least."""
+    schedules = [
+        Step(end=100, by_epoch=True, step_size=1, gamma=0.5),
+        ReduceOnPlateau(monitor="b", patience=0, min_value=0.2, end=99),
+    ]
+    states = (PlateauState((1.0,), best=0.5),)
+    after = validated(schedules, states, GROUPS[:1], {"b": 0.9}, epoch=2, iteration=8, epoch_length=4)
+    assert after[0].scales == (pytest.approx(0.8),)

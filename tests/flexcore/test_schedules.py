@@ -447,3 +447,27 @@ def test_what_has_a_closed_form_is_answered_at_once():
     far = 10**15
     assert value((Linear(end=10, start_factor=0.5), Step(begin=10, end=far, gamma=1.0)), 3.0, far, 7) == 3.0
     assert next(values((Linear(end=10), Step(begin=10, end=far, gamma=1.0)), 3.0, 7, far)) == 3.0
+
+
+def test_what_turns_comes_after_or_before_in_iterations():
+    turning = Cosine(begin=2, end=5, T_max=1, by_epoch=True)
+    assert clashes([turning, Step(begin=5, end=10, by_epoch=False)], 10)
+    later = Cosine(begin=10, end=20, T_max=5, by_epoch=False)
+    assert not clashes([later, Step(begin=2, end=3, by_epoch=True)], 10)
+    floored = Cosine(begin=1, end=2, T_max=1, eta_min=0.1, by_epoch=True)
+    assert lost([Linear(end=5, start_factor=0.0, by_epoch=False), floored], 10) == ()
+    assert lost([Linear(end=11, start_factor=0.0, by_epoch=False), floored], 10) == (0,)
+
+
+def test_values_of_their_own_ignore_what_they_find_and_are_held_at_the_end():
+    restart = CosineRestart(periods=(2, 2), restart_weights=(1.0, 0.5), eta_min_ratio=0.25)
+    assert restart.floor(4.0) == 1.0
+    assert [restart.apply(9.0, 4.0, t) for t in range(6)] == pytest.approx([4, 2.5, 2, 1.5, 1.5, 1.5])
+    assert [
+        restart.advance(c, 4.0, t) for t, c in ((0, 9.0), (1, 4.0), (2, 7.0), (3, 2.0), (4, 7.0), (5, 7.0))
+    ] == (pytest.approx([4, 2.5, 2, 1.5, 7, 7]))
+    cycle = OneCycle(eta_max=1.0, total_steps=4)
+    assert cycle.advance(0.5, 9.0, 4) == cycle.advance(0.5, 9.0, 5) == 0.5
+    assert cycle.advance(0.5, 9.0, 3) == cycle.apply(0.5, 9.0, 3) != 0.5
+    assert OneCycle(eta_max=1.0).advance(0.5, 9.0, 1) == 0.5
+    assert OneCycle(eta_max=1.0, pct_start=1.0).apply(0.5, 9.0, 0) == 1.0

@@ -156,3 +156,9 @@ def test_a_score_past_the_threshold_is_better_whatever_the_best():
         verdict(acc, Watched(best=0.25, last=0.1, waited=1))
         == "acc is no better than 0.25 after 1 validations"
     )
+
+
+def test_a_start_without_the_hook_is_passed_over():
+    plan, without = flexcore.plan(early(patience=1), KNOWN), flexcore.plan(base(), KNOWN)
+    scores = [(25, 0.5), (50, 0.4)]
+    assert ends(Part(without, 0, 10, []), Part(plan, 10, 75, scores)) == [(50, "75 iterations")]
