@@ -10,6 +10,7 @@ from flexcore.rules import problem
 MAX_DEPTH = 64
 MAX_INT = 2**63
 MAX_VALUES = 250_000
+CONTAINERS = (dict, list, tuple, set, frozenset, Mapping)  # the abstract one last: asking for it is slow
 
 
 def plain(value: Any, problems: list[Problem]) -> Any:
@@ -44,7 +45,7 @@ class _Walk:
         kind = type(value)
         if kind is str or value is None or kind is bool or kind is float:
             return value
-        if isinstance(value, Mapping | list | tuple | set | frozenset):
+        if isinstance(value, CONTAINERS):
             return self.container(value, path)
         return self.leaf(value, path)
 
@@ -58,12 +59,10 @@ class _Walk:
             return self.refuse(path, "holds itself, so it never ends.", "Write the values out.")
         self.open.add(id(value))
         try:
-            if isinstance(value, Mapping):
-                return self.mapping(value, path)
             if isinstance(value, list | tuple):
                 items = [self.value(item, (*path, i)) for i, item in enumerate(value)]
                 return items if isinstance(value, list) else tuple(items)
-            return self.members(value, path)
+            return self.members(value, path) if isinstance(value, set | frozenset) else self.mapping(value, path)
         finally:
             self.open.discard(id(value))
 
