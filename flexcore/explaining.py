@@ -336,7 +336,9 @@ def _start(plan: Plan) -> Iterator[str]:
             yield _row("starts", f"fresh: {because}")
         case LoadWeights(path=path):
             yield _row("starts", f"from the weights of {path}")
-        case Resume(path=path, epoch=epoch, iter=iteration, because=because):
+        case Resume(
+            path=path, epoch=epoch, iter=iteration, because=because
+        ):  # pragma: no branch - the last there is
             at = "" if iteration is None else f" at epoch {epoch}, iteration {iteration}"
             yield _row("starts", f"by resuming {path}{at}: {because}")
 

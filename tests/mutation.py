@@ -316,13 +316,15 @@ class Loop:
         os.dup2(null, 1)
         os.dup2(null, 2)
         killers: Counter[str] = Counter()
-        here = ""
+        here = module = ""
         for name in names:
             function = mutmut.mangled_name_from_mutant_name(name)
             if function != here:
-                here = function
+                here, module = function, function.split(".x")[0].rpartition(".")[2]
                 killers.clear()
-            items = self.within(sorted(self.tests[function], key=lambda item: self.order(item, killers)))
+            items = self.within(
+                sorted(self.tests[function], key=lambda item: self.order(item, killers, module))
+            )
             began = time.process_time()
             self.switches.choose(name)
             with rebuilt(name) as works:
@@ -336,10 +338,17 @@ class Loop:
                 if not self.timed(killer):
                     return
 
-    def order(self, item: pytest.Item, killers: Counter[str]) -> tuple[Any, ...]:
-        """Those that killed the function's other mutants first, then those that enter the fewest functions."""
+    def order(self, item: pytest.Item, killers: Counter[str], module: str) -> tuple[Any, ...]:
+        """What killed the function's other mutants first, then the module's own tests, then what enters little."""
         entry = self.entries[item.nodeid]
-        return -killers[item.nodeid], entry["seconds"] > 0.1, len(entry["functions"]), entry["seconds"]
+        own = item.path.stem == f"test_{module}"
+        return (
+            -killers[item.nodeid],
+            entry["seconds"] > 0.1,
+            not own,
+            len(entry["functions"]),
+            entry["seconds"],
+        )
 
     def timed(self, item: pytest.Item) -> bool:
         signal.setitimer(signal.ITIMER_PROF, 1 + 10 * self.entries[item.nodeid]["seconds"])

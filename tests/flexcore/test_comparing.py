@@ -6,6 +6,7 @@ from attrs import evolve
 import flexcore
 from flexcore.comparing import Segment, compared, planned_samples
 from flexcore.questions import saves, validations, value_at
+from flexcore.run_plan import Resume
 from tests.flexcore.base import KNOWN, validating
 
 CONFIG = validating(
@@ -298,3 +299,14 @@ def test_a_start_that_a_later_one_goes_back_before_counts_for_nothing():
     assert differences(*parts) == []
     broken = evolve(parts[1], steps=((8, 9.0, 1),))
     assert differences(parts[0], broken, parts[2]) == []
+
+
+def test_a_checkpoint_that_was_resumed_was_saved_though_nothing_told():
+    """Killed between the save at 4 and its event."""
+    first = recorded(upto=4)
+    untold = evolve(first, events=tuple(e for e in first.events if e["event"] != "save" or e["best"]))
+    start = Resume(path="w/checkpoints/epoch_1", epoch=1, iter=4, because="newest")
+    second = recorded(evolve(PLAN, start=start), after=4, validated=True)
+    assert differences(untold, second) == []
+    elsewhere = evolve(second, plan=evolve(PLAN, start=evolve(start, path="w/checkpoints/mine")))
+    assert differences(untold, elsewhere) == ["save at iteration 4: planned (4, 'epoch_1'), was nothing"]

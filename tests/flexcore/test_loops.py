@@ -171,3 +171,9 @@ def test_checkpoints_of_an_own_iteration_loop_fall_back_on_its_val_interval():
 def test_a_smoke_run_of_one_is_one_update():
     plan = flexcore.plan(base(train_cfg=LOOP), KNOWN, smoke=True)
     assert (plan.timeline.max_iters, plan.timeline.opaque) == (1, True)
+
+
+def test_a_loop_of_ones_own_may_never_validate():
+    plan = flexcore.plan(base(train_cfg={"type": "pkg:Loop", "max_epochs": 2}), KNOWN)
+    assert "\nvalidates " not in str(plan)
+    assert "saves        every 1 epochs that its loop ends, at the end\n" in str(plan)

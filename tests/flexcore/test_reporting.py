@@ -5,6 +5,7 @@ from attrs import evolve
 
 import flexcore
 from flexcore import Facts
+from flexcore.checks.reporting import usable
 from flexcore.components import Data
 from flexcore.hparams import hparams
 from flexcore.log_rules import LogRule
@@ -381,3 +382,18 @@ def test_hyperparameters_are_flat_names_and_single_values():
     assert "custom_hooks.0.parts.1.a" not in found
     assert (found["randomness.seed"], found["plan.seed"], found["plan.world_size"]) == (5, 5, 1)
     assert {name.split(".")[0] for name, _ in hparams(plan, ("randomness",))} == {"randomness", "plan"}
+
+
+def test_settings_of_trackers_that_fit_are_taken():
+    trackers = [
+        {"type": "WandbVisBackend", "watch_kwargs": {"log": "all", "log_freq": 5}},
+        {"type": "MLflowVisBackend", "tracked_config_keys": ["model", "optim_wrapper"]},
+    ]
+    assert told(base(visualizer={"vis_backends": trackers})) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "fits"), [("a/b", True), ("", False), ("  ", False), ("a\0", False), ("\ud800", False)]
+)
+def test_a_name_a_file_system_can_hold(text, fits):
+    assert usable(text) is fits
