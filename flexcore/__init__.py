@@ -17,10 +17,13 @@ if TYPE_CHECKING:
     from flexcore.facts import Facts as Facts
     from flexcore.facts import GroupFact as GroupFact
     from flexcore.facts import HookFact as HookFact
+    from flexcore.facts import ModuleFact as ModuleFact
+    from flexcore.facts import ParameterFact as ParameterFact
     from flexcore.planning import lint as lint
     from flexcore.planning import plan as plan
     from flexcore.problems import ConfigError as ConfigError
     from flexcore.problems import Problem as Problem
+    from flexcore.questions import Undecided as Undecided
     from flexcore.questions import kept as kept
     from flexcore.questions import sample_indices as sample_indices
     from flexcore.questions import saves as saves
@@ -36,10 +39,10 @@ _HOMES = {
     "config": ("Config",),
     "converting": ("dump", "parse"),
     "explaining": ("explain",),
-    "facts": ("CheckpointFact", "Facts", "GroupFact", "HookFact"),
+    "facts": ("CheckpointFact", "Facts", "GroupFact", "HookFact", "ModuleFact", "ParameterFact"),
     "planning": ("lint", "plan"),
     "problems": ("ConfigError", "Problem"),
-    "questions": ("kept", "sample_indices", "saves", "validations", "value_at"),
+    "questions": ("Undecided", "kept", "sample_indices", "saves", "validations", "value_at"),
     "run_plan": ("Fresh", "LoadWeights", "Plan", "Resume"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

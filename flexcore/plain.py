@@ -62,7 +62,9 @@ class _Walk:
             if isinstance(value, list | tuple):
                 items = [self.value(item, (*path, i)) for i, item in enumerate(value)]
                 return items if isinstance(value, list) else tuple(items)
-            return self.members(value, path) if isinstance(value, set | frozenset) else self.mapping(value, path)
+            return (
+                self.members(value, path) if isinstance(value, set | frozenset) else self.mapping(value, path)
+            )
         finally:
             self.open.discard(id(value))
 

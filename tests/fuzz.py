@@ -12,6 +12,7 @@ import sys
 import time
 import traceback
 from collections import Counter
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,14 @@ def _asked(plan: Plan) -> None:
                 for iteration in (0, 7, end):
                     flexcore.value_at(plan, key, iteration, group, one.name)
                 values_at(plan, key, (0, 3, end), group, one.name)
+    with suppress(flexcore.Undecided):  # of a loop of the user's own, which decides as it runs
+        _listed(plan, end)
+    for key in (*list(ORIGINS)[:: 1 + len(str(plan)) % 7], "model"):
+        str(why(plan, key))
+    side_by_side(plan, (1, 2))
+
+
+def _listed(plan: Plan, end: int) -> None:
     list(islice(flexcore.validations(plan), 3))
     list(islice(flexcore.saves(plan), 5))
     if plan.saving is None or plan.saving.max_keep in range(1, 100):  # all of a long run's take long to list
@@ -109,9 +118,6 @@ def _asked(plan: Plan) -> None:
     if order is not None and order.micro_batch_size * order.accumulation < 10_000:
         window_samples(plan, 0)
         list(islice(flexcore.sample_indices(plan, epoch=1, start=3), 20))
-    for key in (*list(ORIGINS)[:: 1 + len(str(plan)) % 7], "model"):
-        str(why(plan, key))
-    side_by_side(plan, (1, 2))
 
 
 def _read(text: str) -> str:

@@ -10,7 +10,7 @@ import attrs
 from attrs import evolve
 
 import flexcore
-from flexcore.facts import CheckpointFact, Facts, GroupFact, HookFact, ParameterFact
+from flexcore.facts import CheckpointFact, Facts, GroupFact, HookFact, ModuleFact, ParameterFact
 from flexcore.hooks import STAGES
 from tests.flexcore.base import DIGITS, KNOWN, base, validating
 from tests.nasty import LIVE, NASTY, PLAIN
@@ -83,6 +83,39 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "opaque": base(train_dataloader={"dataset": "pkg:D", "batch_sampler": {"type": "pkg:B", "batch_size": 3}},
                    strategy="auto", val_dataloader=[LOADER, {**LOADER, "drop_last": True}], val_cfg={"type": "ValLoop", "fp16": True},
                    val_evaluator={"a": {"type": "pkg:A"}, "b": {"type": "pkg:B"}}),
+    "several": base(
+        optim_wrapper={"backbone": {"optimizer": {"type": "SGD", "lr": 0.1}, "clip_grad": {"max_norm": 1.0}},
+                       "head": {"type": "AmpOptimWrapper", "optimizer": {"type": "AdamW", "lr": 1e-3}, "dtype": "bfloat16"}},
+        param_scheduler={"backbone": [{"type": "LinearLR", "end": 2}], "head": [{"type": "CosineAnnealingLR", "T_max": 3}]},
+        strategy={"type": "DDPStrategy"},
+    ),
+    "own loops": validating(
+        train_cfg={"type": "pkg:Loop", "max_epochs": 3, "teacher": {"momentum": 0.9}}, val_cfg={"type": "pkg:Val", "times": 2},
+        test_cfg={"tta": {"transforms": ["identity", {"type": "hflip"}, "pkg:rot"], "merge": "mean"}},
+        test_dataloader=LOADER, test_evaluator="pkg:M",
+    ),
+    "trackers": validating(
+        visualizer={"vis_backends": [
+            {"type": "WandbVisBackend", "init_kwargs": {"project": "p", "mode": "offline"}, "commit": True},
+            {"type": "MLflowVisBackend", "exp_name": "e", "params": {"a": 1}, "tracked_config_keys": ["model"]}]},
+        log_processor={"custom_cfg": [{"data_src": "loss", "log_name": "low", "method_name": "min", "window_size": "epoch"}],
+                       "log_with_hierarchy": True, "by_epoch": True},
+        default_hooks={"checkpoint": {"type": "CheckpointHook", "interval": 2, "out_dir": "elsewhere", "interval_minutes": 5},
+                       "logger": {"type": "LoggerHook", "interval_exp_name": 3, "out_suffix": [".log"], "keep_local": True}},
+        env_cfg={"hang_timeout": 60.0},
+    ),
+    "shares": base(
+        strategy={"type": "FSDPStrategy", "wrap": ["Block"], "shard_size": 2, "reshard_after_forward": False, "cpu_offload": True,
+                  "mixed_precision": {"param_dtype": "bfloat16"}, "activation_checkpointing": ["Block"], "skip_init_weights": True,
+                  "model_wrapper": {"auto_wrap_policy": {"type": "t:ModuleWrapPolicy", "module_classes": ["m:Block"]},
+                                    "cpu_offload": {"offload_params": True}, "sharding_strategy": "FULL_SHARD"}},
+        load_from="weights.safetensors",
+    ),
+    "zero": base(
+        strategy={"type": "DeepSpeedStrategy", "zero_optimization": {"stage": 2, "overlap_comm": True}, "gradient_clipping": 1.0,
+                  "bf16": {"enabled": True}, "config": {"steps_per_print": 7}},
+        optim_wrapper={"type": "DeepSpeedOptimWrapper", "optimizer": {"type": "AdamW", "lr": 1e-3}},
+    ),
     "predictions": {"model": "pkg:M", **TESTING, "test_evaluator": {"type": "DumpResults", "out_file_path": "x.jsonl"}},
 }  # fmt: skip
 MODES = {"predictions": "test"}
@@ -105,9 +138,12 @@ FACTS: dict[str, Facts] = {
                    device_memory=2**34, train_samples=1000, entropy=9, hooks=(HookFact(place=7, stages=STAGES[:3]),)),
     "built": evolve(KNOWN, train_batches=20, train_batch_size=3, val_samples=(10, 7), hooks=(HookFact(place=0, stages=STAGES),),
                     parameter_groups=(GroupFact(values=(("lr", 0.1), ("momentum", 0.9), ("weight_decay", 0.0))),) * 2),
+    "shared": evolve(KNOWN, world_size=4, environment=(("RANK", "0"), ("WORLD_SIZE", "4")), parameters=PARAMETERS, train_step=True,
+                     modules=(ModuleFact(path="backbone", type="Block"), ModuleFact(path="head", type="Linear"))),
     "stream": evolve(KNOWN, train_samples=None, train_iterable=True, named_checkpoint=STANDING),
 }  # fmt: skip
-FITTING = {"digits": "built", "groups": "torchrun", "opaque": "built", "hooks": "known"}
+FITTING = {"several": "shared", "shares": "shared", "zero": "shared", "own loops": "known", "trackers": "known",
+           "digits": "built", "groups": "torchrun", "opaque": "built", "hooks": "known"}  # fmt: skip
 NAMES = tuple(NASTY)
 TEXTS = tuple(PLAIN)
 Path = tuple[Any, ...]
