@@ -45,7 +45,7 @@ def data_parallel_size(strategy: Strategy, world_size: int | None) -> int | None
 
 def environment(config: Config, facts: Facts) -> Environment:
     env, randomness = config.env_cfg, config.randomness
-    defaults = {"cuda": "nccl", "cpu": "gloo", None: None}
+    defaults = {"cuda": "nccl", None: None}
     seed = randomness.seed
     if seed is None:
         recorded = starting.recorded_seed(config, facts)

@@ -158,3 +158,9 @@ def test_the_value_to_be_reduced_is_that_of_its_epoch():
     states = (PlateauState((1.0,), best=0.5),)
     after = validated(schedules, states, GROUPS[:1], {"b": 0.9}, epoch=2, iteration=8, epoch_length=4)
     assert after[0].scales == (pytest.approx(0.8),)
+
+
+def test_a_whole_reduction_is_the_factor_to_the_bit():
+    schedule, state = ReduceOnPlateau(patience=0, factor_value=0.1), PlateauState((1.0,), best=1.0)
+    assert 0.05 * 0.1 / 0.05 != 0.1
+    assert stepped(schedule, state, 9.0, [0.05], 0).scales == (0.1,)

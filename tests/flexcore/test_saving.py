@@ -109,7 +109,7 @@ def test_what_is_published_is_named_once():
 
 @pytest.mark.parametrize(("given", "work_dir", "expected"), [
     (None, "runs/a", None), ("store", "runs/a", "store/a"), ("store/", "runs/a/", "store/a"), ("runs/a", "runs/a", None),
-    ("runs/a/", "./runs/a", None), ("./runs/a", "runs/a", None), ("/store", "a", "/store/a"), ("runs", "runs/a", "runs/a"),
+    ("runs/a/", "./runs/a", None), ("./runs/a", "runs/a", None), ("/store", "a", "/store/a"), ("runs", "runs/a", "runs/a"), ("storeX", "runs/aX", "storeX/aX"),
 ])  # fmt: skip
 def test_where_checkpoints_go(given, work_dir, expected):
     assert out_dir(Checkpoint(out_dir=given), work_dir) == expected

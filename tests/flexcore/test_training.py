@@ -37,6 +37,8 @@ def wrapped(steps, tail="carry"):
     ({"train_dataloader": OWN}, {}, evolve(EPOCHS, epoch_length=None, max_iters=None)),
     ({"train_dataloader": {**OWN, "num_batch_per_epoch": 5}}, {"train_batches": 7}, evolve(EPOCHS, epoch_length=5, max_iters=15)),
     ({}, {"train_batches": 7}, EPOCHS),
+    ({}, {"train_samples": None, "train_batches": 7}, evolve(EPOCHS, epoch_length=None, max_iters=None)),
+    ({"optim_wrapper": wrapped(7), "train_cfg": BY_ITERATION}, {}, evolve(ITERATIONS, window=7)),
     ({"optim_wrapper": wrapped(4)}, {}, evolve(EPOCHS, window=4)),
     ({"optim_wrapper": wrapped(4, "step")}, {}, evolve(EPOCHS, window=4, tail="step")),
     ({"optim_wrapper": wrapped(4, "drop")}, {}, evolve(EPOCHS, window=4, tail="drop", epoch_length=24, max_iters=72)),
@@ -121,3 +123,23 @@ def test_ranks_that_share_evenly_need_no_padding():
 ])  # fmt: skip
 def test_a_smoke_run_is_one_update_and_one_validation(clock, expected):
     assert smoked(clock) == expected
+
+
+def test_schedules_last_as_long_as_the_run():
+    both = [{"type": "PolyLR", "by_epoch": False}, {"type": "ExponentialLR", "gamma": 0.9}]
+    found = planned(KNOWN, param_scheduler=both).schedules
+    assert [(one.by_epoch, one.end) for one in found] == [(False, 75), (True, 3)]
+
+
+@pytest.mark.parametrize(("schedule", "expected"), [
+    ({"begin": 3}, "param_scheduler.0.begin: is epoch 3, and the run ends at 3. Begin it before the run ends. [FS001]"),
+    ({"begin": 75, "by_epoch": False},
+     "param_scheduler.0.begin: is iteration 75, and the run ends at 75. Begin it before the run ends. [FS001]"),
+    ({"begin": 3, "end": 5},
+     "param_scheduler.0.begin: is epoch 3, and the run ends at 3. Train for longer, begin it earlier or remove it. [FS007]"),
+])  # fmt: skip
+def test_a_schedule_begins_within_the_run(schedule, expected):
+    assert told(base(param_scheduler=[{"type": "StepLR", "step_size": 1, **schedule}])) == [expected]
+    late = {"type": "StepLR", "step_size": 1, **schedule}
+    fine = {"type": "StepLR", "step_size": 1, "begin": 2}
+    assert told(base(param_scheduler=[fine, late])) == [expected.replace(".0.", ".1.")]
