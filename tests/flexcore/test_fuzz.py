@@ -23,7 +23,7 @@ def test_a_slice_raises_nothing_else_and_is_no_mere_refusal():
         ("config accepted", 0.08),
         ("config refused", 0.4),
         ("json refused", 0.03),
-        ("json accepted", 0.005),
+        ("json accepted", 0.002),
     ):
         assert counts[kind] > share * 1000, kind
 
