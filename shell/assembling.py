@@ -1,14 +1,12 @@
 """Builds what a plan names, observes it, and puts a Run together; the order of building is fixed here."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
-from functools import partial
 from typing import Any
 
 import torch
 from attrs import define, evolve
 from torch import nn
-from torch.utils.data.dataloader import default_collate
 
 from flexcore import backends
 from flexcore.components import Supplied
@@ -26,21 +24,17 @@ from flexcore.plan_training import Optimizer
 from flexcore.problems import ConfigError, Path, did_you_mean
 from flexcore.rules import problem
 from flexcore.run_plan import Evaluation, Plan
-from flexcore.sampling import derived_seed
-from shell import augmenting, building, data, parameters, preprocessing, sources
+from shell import augmenting, building, parameters, preprocessing, sources
 from shell.contracts import Contract, contract_of
 from shell.environment import diverge
-from shell.evaluating import Anew, EvalFeed, Metrics
+from shell.feeding import default_collate_of, eval_feeds, training_batches
 from shell.hooks import BUILTIN, SET_UP_BY_SPEC
-from shell.hooks.sampler_seed import SamplerSeedHook
 from shell.loggers.console import Console
 from shell.loggers.sinks import Sinks
 from shell.materializing import without_memory
 from shell.observing import observed
 from shell.optim_wrappers import AnyOptim, OptimWrapper, OptimWrapperDict
 from shell.own_evaluations import OwnEvaluation
-from shell.passes import Passes
-from shell.predictions import Predictions
 from shell.processes import Group
 from shell.ranks import Rank
 from shell.run import Run, Stages
@@ -65,7 +59,7 @@ class Built:
 
     def open_training(self, run: Run) -> None:
         """Set run.batches to the stream from the next iteration on."""
-        run.batches = _training_batches(run, self, run.completed)
+        run.batches = training_batches(run, self, run.completed)
 
 
 def build(plan: Plan, supplied: dict[str, Any], group: Group, device: torch.device) -> Built:
@@ -93,7 +87,7 @@ def _build(plan: Plan, supplied: dict[str, Any], rank: Rank) -> Built:
     contract = augmenting.joined(
         preprocessing.joined(model, contract_of(model, loss, plan.mode), preprocessor), plan
     )
-    place = sources.Place(plan, rank.rank, rank.world_size, _default_collate(contract))
+    place = sources.Place(plan, rank.rank, rank.world_size, default_collate_of(contract))
     train = None if plan.train is None else sources.train_source(plan.train.loader, supplied, place)
     evals = {mode: sources.eval_sources(part, mode, supplied, place) for mode, part in _evaluations(plan)}
     metrics = {mode: _metrics(part, mode, supplied) for mode, part in _evaluations(plan)}
@@ -190,7 +184,7 @@ def assemble(run: Run, built: Built, console: Console, writer: CheckpointWriter)
     run.stages = Stages(
         run, [(_hook(run, h, built, sinks, console, writer), *_called(h, plan)) for h in plan.hooks]
     )
-    run.eval_feeds = {mode: _feeds(run, part, mode, built) for mode, part in _evaluations(plan)}
+    run.eval_feeds = {mode: eval_feeds(run, part, mode, built) for mode, part in _evaluations(plan)}
     run.eval_loops = {
         mode: OwnEvaluation(run, part.loop, mode)
         for mode, part in _evaluations(plan)
@@ -249,77 +243,3 @@ def _optimizer(planned: Optimizer, built: Built) -> torch.optim.Optimizer:
         chosen: torch.optim.Optimizer = built.optimizer
         return chosen
     return parameters.optimizer(planned, built.model)
-
-
-def _feeds(run: Run, part: Evaluation, mode: str, built: Built) -> list[tuple[EvalFeed, Metrics]]:
-    named = [
-        (name, metric.to(run.device) if hasattr(metric, "to") else metric)
-        for name, metric in built.metrics[mode]
-    ]
-    metrics, feeds = Metrics(named), []
-    for i, (planned, (name, source, loader, _)) in enumerate(
-        zip(part.loaders, built.evals[mode], strict=True)
-    ):
-        if planned.order is None or isinstance(loader, Supplied):
-            feeds.append((_own_feed(name, source, planned.max_batches), metrics))
-            continue
-        own, total, keys = data.eval_keys(planned.order, run.rank, planned.max_batches)
-        collate = data.collate_of(loader, _default_collate(built.contract))
-        seed = derived_seed(run.plan.environment.seed or 0, run.rank, 0xE7A1, i)
-        batches = data.batches(source, loader, collate, _again(keys), run.plan.environment, seed)
-        file = None if part.predictions is None or run.log_dir is None else run.log_dir / part.predictions
-        writer = None if file is None else Predictions(file, name, [indices for _, indices in keys[:own]])
-        feeds.append((EvalFeed(name, batches, own, total, writer), metrics))
-    return feeds
-
-
-def _own_feed(name: str | None, source: Any, limit: int | None) -> EvalFeed:
-    """A loader with an order of its own: as long as it says, or, over a dataset that only iterates, until it ends."""
-    streams = sources.only_iterates(getattr(source, "dataset", [])) or not hasattr(source, "__len__")
-    if streams:
-        return EvalFeed(name, Anew(source), None, None, limit=limit)
-    count = len(source) if limit is None else min(len(source), limit)
-    return EvalFeed(name, source, count, count)
-
-
-def _again(keys: list[Any]) -> Callable[[], Iterator[Any]]:
-    return lambda: iter(keys)
-
-
-def _default_collate(contract: Contract) -> data.Collate:
-    return data.pseudo_collate if contract.keeps_lists else default_collate
-
-
-def passes(run: Run, built: Built) -> Passes:
-    """The training data as a loop of the user's own reads it."""
-    plan = run.plan
-    assert plan.train is not None and plan.timeline is not None
-    length = plan.facts.train_batches if plan.train.order is None else plan.timeline.epoch_length
-    dataset = getattr(built.train, "dataset", built.train)
-    opened = partial(_training_batches, run, built)
-    return Passes(opened, length, dataset, run.device, skips=plan.train.order is not None)
-
-
-def _training_batches(run: Run, built: Built, start: int) -> Iterator[Any]:
-    plan = run.plan
-    assert plan.train is not None and plan.timeline is not None and plan.batching is not None
-    loader, order = plan.train.loader, plan.train.order
-    if isinstance(loader, Supplied) or order is None:
-        hook = next((h for h in run.stages.hooks if isinstance(h, SamplerSeedHook)), None)
-        tell = (lambda epoch: hook.set_epoch(built.train, epoch)) if hook is not None else (lambda _: None)
-        length, per = (
-            plan.timeline.epoch_length if plan.timeline.by_epoch else None,
-            plan.batching.per_iteration or 1,
-        )
-        run.replay = data.Replay(
-            built.train, plan.facts.train_batches if length is None else length * per, tell
-        )
-        return run.replay.stream(start * per, run.replay_from)
-    chosen = order
-    collate = data.collate_of(loader, _default_collate(built.contract))
-    seed = derived_seed(
-        plan.environment.seed or 0, run.rank if plan.environment.diff_rank_seed else 0, 0xDA7A
-    )
-    return iter(data.batches(
-        built.train, loader, collate, lambda: data.train_keys(plan, chosen, start, run.rank), plan.environment, seed,
-    ))  # fmt: skip

@@ -11,11 +11,12 @@ from flexcore.planning import plan as make_plan
 from flexcore.problems import ConfigError
 from flexcore.run_plan import LoadWeights, Mode, Plan, Resume
 from shell import probe, processes, settling, weights
-from shell.assembling import Built, assemble, build, passes
+from shell.assembling import Built, assemble, build
 from shell.checkpoints import DamagedCheckpoint, Loaded, Store
 from shell.environment import device_of, prepared, settle
 from shell.evaluating import evaluate
 from shell.events import Recorder
+from shell.feeding import passes
 from shell.locking import work_dir_lock
 from shell.loggers.console import Console
 from shell.loggers.sinks import Sinks

@@ -13,7 +13,7 @@ import torch
 
 from flexcore.components import thaw
 from flexcore.log_rules import METHODS, LogRule
-from shell.building import resolve
+from shell.resolving import resolve
 
 
 class Running:

@@ -15,7 +15,7 @@ from flexcore.problems import ConfigError, Path
 from flexcore.rules import problem
 from flexcore.run_plan import Evaluation, Plan
 from flexcore.sampling import Order, derived_seed
-from shell import building, data, ordering
+from shell import building, data, ordering, placing
 
 
 @frozen
@@ -107,7 +107,7 @@ def _batching(loader: DataLoader, dataset: Any, path: Path, place: Place, evalua
         )
     sampler = _sampler(loader, dataset, path, place, evaluates)
     filled = {"sampler": sampler, "batch_size": loader.batch_size, "drop_last": loader.drop_last}
-    wanted = {name: filled[name] for name in building.filled_in(loader)}
+    wanted = {name: filled[name] for name in placing.filled_in(loader)}
     return {"batch_sampler": building.build(loader.batch_sampler, (*path, "batch_sampler"), **wanted)}
 
 

@@ -8,7 +8,7 @@ import torch
 import flexcore
 from flexcore.components import Component, freeze
 from flexcore.problems import ConfigError
-from shell import building, settling
+from shell import building, placing, settling
 from tests.shell.parts import Holder, Net, Pairs
 
 HOLDER = "tests.shell.parts:Holder"
@@ -175,11 +175,11 @@ PLACES = {
 
 @pytest.mark.parametrize("mode", PLACES)
 def test_what_a_mode_does_not_use_is_not_looked_at(mode):
-    assert [".".join(map(str, one.path)) for one in building.placed(config(), mode)] == PLACES[mode]
+    assert [".".join(map(str, one.path)) for one in placing.placed(config(), mode)] == PLACES[mode]
 
 
 def test_a_smoke_run_uses_the_test_loaders_too():
-    places = [one.path for one in building.placed(config(), "train", smoke=True)]
+    places = [one.path for one in placing.placed(config(), "train", smoke=True)]
     assert len(places) == len(PLACES["train"]) + 4
 
 

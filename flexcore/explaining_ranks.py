@@ -1,0 +1,58 @@
+"""Where a plan runs and how its ranks share the model, as lines of its explanation."""
+
+from collections.abc import Iterator
+
+from flexcore.backends import stage
+from flexcore.explaining_rows import or_unknown, row
+from flexcore.run_plan import Plan
+from flexcore.sharding import Sharding
+from flexcore.strategies import DeepSpeed, SingleDevice
+
+SHARED = (
+    "every rank holds all of it", "ranks share optimizer state", "ranks share optimizer state and gradients",
+    "ranks share optimizer state, gradients and parameters",
+)  # fmt: skip
+
+
+def ranks_of(plan: Plan) -> Iterator[str]:
+    env = plan.environment
+    ranks = or_unknown(env.world_size, "world_size")
+    device = env.device_type or "? (needs device_type)"
+    link = "" if isinstance(plan.strategy, SingleDevice) else f"over {env.backend or '?'}"
+    yield row("runs on", f"{plan.strategy.NAME}, {ranks} rank{'' if env.world_size == 1 else 's'} on {device}", link,
+               "" if env.launcher == "none" else f"(launcher {env.launcher})")  # fmt: skip
+    yield from _shares(plan.sharding)
+    if isinstance(plan.strategy, DeepSpeed):
+        yield row("", f"ZeRO stage {stage(plan.strategy)}: {SHARED[stage(plan.strategy)]}")
+    origin = "given" if env.seed_given else "drawn from entropy"
+    yield row("seed", or_unknown(env.seed, "entropy") if env.seed is None else f"{env.seed} ({origin})",
+               "deterministic algorithms" if env.deterministic else "")  # fmt: skip
+
+
+def _shares(layout: Sharding | None) -> Iterator[str]:
+    """How FSDP lays the model over ranks."""
+    if layout is None:
+        return
+    mesh = f"over {or_unknown(layout.shards, 'world_size')} ranks"
+    copies = "" if layout.replicas in (None, 1) else f", {layout.replicas} copies"
+    count = "? (needs modules)" if layout.units is None else f"{len(layout.units):,}"
+    kept = (
+        ""
+        if layout.reshard_after_forward in (None, True)
+        else f", {_kept(layout.reshard_after_forward)} until backward"
+    )
+    yield row("shares", f"{mesh}{copies}; {count} unit{'' if count == '1' else 's'} beside the whole{kept}")
+    precision = layout.mixed_precision
+    if precision is not None:
+        yield row(
+            "",
+            f"computes in {precision.param_dtype or 'the own dtype'}, reduces in {precision.reduce_dtype or precision.param_dtype or 'the own dtype'}",
+        )
+    if layout.recomputed:
+        yield row("", f"activations of {len(layout.recomputed):,} modules are computed again in backward")
+    if layout.cpu_offload:
+        yield row("", "shares rest in host memory")
+
+
+def _kept(reshard_after_forward: bool | int | None) -> str:
+    return "gathered" if reshard_after_forward is False else f"shared by {reshard_after_forward} ranks"

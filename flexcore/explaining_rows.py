@@ -1,0 +1,27 @@
+"""One line of an explanation, and how single values stand in it."""
+
+from flexcore.components import Component, Supplied
+
+
+def row(label: str, *parts: object) -> str:
+    return f"{label:<12} {' '.join(str(part) for part in parts if part not in (None, ''))}".rstrip()
+
+
+def or_unknown(value: object, fact: str) -> str:
+    return f"? (needs {fact})" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def thing(thing: Component | Supplied) -> str:
+    if isinstance(thing, Supplied):
+        return "supplied at run time"
+    args = ", ".join(f"{key}={_brief(value)}" for key, value in thing.kwargs.entries)
+    return f"{thing.type}({args})"
+
+
+def _brief(value: object) -> str:
+    text = repr(value) if not hasattr(value, "entries") and not hasattr(value, "values") else "..."
+    return text if len(text) < 40 else text[:37] + "..."
+
+
+def number(value: float | None) -> str:
+    return "?" if value is None else f"{value:.4g}"
