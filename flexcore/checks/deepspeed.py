@@ -1,5 +1,6 @@
 """Rules of the DeepSpeed strategy: its configuration key by key, what it may not decide, and what it cannot do."""
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -94,6 +95,8 @@ def _value(value: Any, kind: Any, path: Path, full: str) -> Iterator[Problem]:
         types, words = KINDS[kind]
         if type(value) not in types:
             yield problem("FK011", path, f"must be {words}, got {shown(value)}.", "Correct the value.")
+        elif type(value) is float and not math.isfinite(value):
+            yield problem("FK020", path, f"must be finite, got {shown(value)}.", "Correct the value.")
 
 
 def _where(strategy: DeepSpeed, *keys: str) -> Path:

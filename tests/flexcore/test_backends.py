@@ -166,3 +166,13 @@ def test_a_plan_leaves_nothing_open(beside, inside):
         == told["train_micro_batch_size_per_gpu"] * told["gradient_accumulation_steps"] * 2
     )
     assert json.loads(json.dumps(told)) == told
+
+
+@pytest.mark.parametrize(
+    "settings", [{"gradient_clipping": float("nan")}, {"config": {"gradient_clipping": float("inf")}},
+                 {"fp16": {"enabled": False, "loss_scale": float("-inf")}}],
+)  # fmt: skip
+def test_numbers_are_finite(settings):
+    strategy = {"type": "DeepSpeedStrategy", **settings}
+    codes = {(p.code, p.message.split(",")[0]) for p in flexcore.lint(base(strategy=strategy), KNOWN)}
+    assert ("FK020", "must be finite") in codes
