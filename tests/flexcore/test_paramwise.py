@@ -2,6 +2,8 @@
 
 import pytest
 from attrs import evolve
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 import flexcore
 from flexcore import Facts
@@ -118,3 +120,89 @@ def test_a_schedule_needs_a_key_with_a_start():
         "param_scheduler.1: moves 'lr', and nothing says where it starts. Give lr in optim_wrapper.optimizer, as a number. [FS008]"
     ]
     assert planned(Facts(), **{k: own[k] for k in ("optim_wrapper",)}).optimizer.groups[0].base("lr") is None
+
+
+OWN = {"lr": 0.3, "weight_decay": 0.7, "momentum": 0.5, "dampening": 0.25}
+
+
+def test_a_groups_own_settings_are_its_options():
+    """What is no LR and no decay goes to torch as it is; the momentum a schedule starts from is the group's own."""
+    schedule = {"type": "ConstantMomentum", "factor": 0.5}
+    adam = {"type": "Adam", "lr": 0.1, "betas": (0.9, 0.99)}
+    one = groups({"custom_keys": {"stem": OWN}}, param_scheduler=schedule)["stem.weight"]
+    assert dict(one.options.entries) == {"momentum": 0.5, "dampening": 0.25}
+    assert (one.base("lr"), one.base("weight_decay"), one.base("momentum")) == (0.3, 0.7, 0.5)
+    betas = groups({"custom_keys": {"stem": {"betas": (0.6, 0.9)}}}, optimizer=adam, param_scheduler=schedule)
+    assert (betas["stem.weight"].base("momentum"), betas["head.bias"].base("momentum")) == (0.6, 0.9)
+    assert one.options and groups({"bias_lr_mult": 2.0})["stem.weight"].options is None
+
+
+names = st.sampled_from(
+    [
+        "weight",
+        "bias",
+        "a.weight",
+        "a.bias",
+        "a.conv_offset.weight",
+        "a.conv_offset.bias",
+        "conv_offset.b.bias",
+    ]
+)
+records = st.builds(
+    ParameterFact, name=names, shape=st.sampled_from([(4,), (4, 3), ()]), deformable=st.booleans(),
+    kind=st.sampled_from([None, "norm", "conv", "depthwise"]),
+)  # fmt: skip
+RULES = (
+    "bias_lr_mult",
+    "bias_decay_mult",
+    "norm_decay_mult",
+    "flat_decay_mult",
+    "dwconv_decay_mult",
+    "dcn_offset_lr_mult",
+)
+keys = st.dictionaries(
+    st.sampled_from(["a", ".b", "bias", "weight", ".weight", "conv", "a.conv_offset", "."]),
+    st.fixed_dictionaries({}, optional={"lr_mult": st.sampled_from([0.0, 3.0]), "decay_mult": st.sampled_from([0.0, 5.0])}),
+    max_size=3,
+)  # fmt: skip
+
+
+@given(
+    records, st.fixed_dictionaries({}, optional=dict.fromkeys(RULES, st.sampled_from([0.0, 2.0, 0.5]))), keys
+)
+def test_a_parameters_multipliers_are_those_of_the_rules_written_out(fact, rules, custom):
+    """mmengine's DefaultOptimWrapperConstructor, rule by rule, for one parameter."""
+    where = fact.name if "." in fact.name else f".{fact.name}"
+    custom = {key: own for key, own in custom.items() if key in where}
+    asked = {**rules, **({"custom_keys": custom} if custom else {})}
+    assume(asked)  # else one group without a name
+    expected = by_hand(fact, rules, custom)
+    plan = planned(
+        evolve(KNOWN, parameters=(fact,)), optim_wrapper={"optimizer": SGD, "paramwise_cfg": asked}
+    )
+    (group,) = plan.optimizer.groups
+    assert (group.base("lr"), group.base("weight_decay")) == (
+        pytest.approx(expected[0]),
+        pytest.approx(expected[1]),
+    )
+
+
+def by_hand(fact, rules, custom):
+    lr, decay = SGD["lr"], SGD["weight_decay"]
+    for key in sorted(sorted(custom), key=len, reverse=True):
+        return lr * custom[key].get("lr_mult", 1.0), decay * custom[key].get("decay_mult", 1.0)
+    module, last = fact.name.rpartition(".")[::2]
+    norm, offset = fact.kind == "norm", fact.deformable
+    if last == "bias" and not norm and not offset:
+        lr *= rules.get("bias_lr_mult", 1.0)
+    if offset and "conv_offset" in module and fact.kind in ("conv", "depthwise"):
+        lr = SGD["lr"] * rules.get("dcn_offset_lr_mult", 1.0) if "dcn_offset_lr_mult" in rules else lr
+    if norm and "norm_decay_mult" in rules:
+        return lr, decay * rules["norm_decay_mult"]
+    if last == "bias" and not offset and "bias_decay_mult" in rules:
+        return lr, decay * rules["bias_decay_mult"]
+    if fact.kind == "depthwise" and "dwconv_decay_mult" in rules:
+        return lr, decay * rules["dwconv_decay_mult"]
+    if len(fact.shape) == 1 and not offset and "flat_decay_mult" in rules:
+        return lr, decay * rules["flat_decay_mult"]
+    return lr, decay
