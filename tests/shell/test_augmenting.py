@@ -52,7 +52,7 @@ class Thrice:
         return sum(outputs)
 
 
-def tested(work_dir, checkpoint, tta, **changes):
+def evaluated(work_dir, checkpoint, tta, **changes):
     return toys.config(
         work_dir, resume=False, load_from=str(checkpoint),
         **{"test_dataloader": dict(dataset=dict(type=f"{toys.HERE}:Points", n=11, seed=1), batch_size=2),
@@ -99,7 +99,7 @@ CASES = {
 def test_predictions_are_those_of_a_hand(name, ranks, checkpoint, tmp_path):
     """11 samples in batches of 2; the file has each once, and the metric is theirs."""
     tta, by_hand = CASES[name]
-    cfg = tested(tmp_path, checkpoint, tta)
+    cfg = evaluated(tmp_path, checkpoint, tta)
     result = (
         run_alone(toys.trained, cfg, "test")
         if ranks == 1
@@ -173,6 +173,6 @@ def test_what_cannot_augment_is_told_before_any_effect(checkpoint, tmp_path):
                   '"tests.shell.test_augmenting" has no "bigest". Did you mean "largest"? [FK013]')),
     }.values():  # fmt: skip
         with pytest.raises(ConfigError) as caught:
-            run_alone(toys.trained, tested(tmp_path / "run", checkpoint, tta), "test")
+            run_alone(toys.trained, evaluated(tmp_path / "run", checkpoint, tta), "test")
         assert str(caught.value) == text
         assert not (tmp_path / "run").exists()
