@@ -59,7 +59,7 @@ MATRIX = [
     (True, "x", Facts(), Resume(path="x", because=NAMES + "work_dir has not been looked at")),
     (
         True,
-        "x",
+        THERE.path,
         Facts(checkpoints=(), named_checkpoint=THERE),
         resumed(THERE, NAMES + "work_dir holds none", None),
     ),
