@@ -429,12 +429,17 @@ def report() -> str:
         version=version("mutmut"), total=_killed(sums) + " of the mutants that ran are killed."
     )
     text += "\n".join([*rows, _row("all", sums)])
-    for equivalent, title in (
-        (True, "Survivors that change nothing"),
-        (False, "Survivors that may mean something"),
-    ):
-        text += f"\n\n## {title}\n" + "".join(_entry(*entry) for entry in survived[equivalent])
-    return text + ("" if survived[False] else "\nNone.\n")
+    text += "\n\n## Survivors that change nothing\n" + "".join(_entry(*entry) for entry in survived[True])
+    return text + "\n## Survivors that may mean something\n\n" + _by_function(survived[False])
+
+
+def _by_function(survivors: list[tuple[str, str, str, str]]) -> str:
+    """A line a function with its mutants' numbers; `mutmut show NAME` has what each changes."""
+    numbers = defaultdict(list)
+    for function, _, _, name in survivors:
+        numbers[function].append(name.rpartition("_")[2])
+    lines = (f"- `{function}`: {', '.join(own)}\n" for function, own in numbers.items())
+    return "".join(lines) or "None.\n"
 
 
 def _killed(counts: Counter[str]) -> str:
