@@ -81,6 +81,8 @@ class CheckpointWriter:
 
     def settle(self, run: Run, name: str) -> None:
         """Tell the run's last checkpoint that its validation is done, so that running again does not repeat it."""
+        if self.store is None and not run.strategy.shards:
+            return
         states = run.strategy.whole(hook_states(run))
         if self.store is None:
             return

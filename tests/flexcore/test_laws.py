@@ -19,6 +19,7 @@ import flexcore
 from flexcore import ConfigError, Facts, Plan
 from flexcore.converting import dump
 from tests.flexcore.base import DIGITS, KNOWN, base
+from tests.fuzz_inputs import places
 from tests.nasty import NASTY, Colour, Deaf, Level, Rude, bomb
 from tests.strategies import configs, full_facts
 from tests.strategies import facts as some_facts
@@ -131,20 +132,6 @@ EVERY_KEY = {
     "global_batch_size": 128, "format_version": 1, "runner_type": "FlexibleRunner", "default_scope": "x",
     "init_weights_for_test_or_val": True, "data_preprocessor": None,
 }  # fmt: skip
-
-
-def places(value: Any, path: tuple[Any, ...] = ()):
-    """Every place of a config, containers and leaves."""
-    items = (
-        value.items()
-        if isinstance(value, dict)
-        else enumerate(value)
-        if isinstance(value, list | tuple)
-        else ()
-    )
-    for key, item in items:
-        yield (*path, key)
-        yield from places(item, (*path, key))
 
 
 def replaced(value: Any, path: tuple[Any, ...], new: Any) -> Any:
