@@ -68,14 +68,13 @@ def ranks_started(environ: Mapping[str, str]) -> int | None:
 
 
 def _launched(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
-    """Check what can be checked in one process, then start the ranks."""
+    """Check what the plan alone can tell, then start the ranks; they import what it names, all at once."""
     source, world = None, arguments.nproc
     try:
         source = files.read(arguments.config, arguments.overrides)
         facts = Facts(environment=(("RANK", "0"), ("WORLD_SIZE", str(world))), world_size=world)
         mode = MODES[arguments.command]
-        facts = probe.device(facts)
-        plan = planned(source.data, facts, mode, smoke=arguments.smoke)
+        plan = _told_whole(source.data, probe.device(facts), mode, smoke=arguments.smoke)
     except ConfigError as error:
         complain(with_places(error, source).problems, arguments.config)
         return USAGE
@@ -86,6 +85,14 @@ def _launched(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     from shell.launching import launch
 
     return launch(world, argv, max_restarts=arguments.max_restarts)
+
+
+def _told_whole(data: Any, facts: Facts, mode: Mode, *, smoke: bool) -> Plan:
+    """The plan without a look at the components it names, unless it is refused: then with theirs, all problems at once."""
+    try:
+        return flexcore.plan(data, facts, mode=mode, smoke=smoke)
+    except ConfigError:
+        return planned(data, facts, mode, smoke=smoke)
 
 
 def _carried_out(arguments: argparse.Namespace) -> int:

@@ -491,16 +491,28 @@ def test_nproc_inside_a_launcher_of_another_size_is_refused(here, capfd, monkeyp
     assert capfd.readouterr() == ("", text)
 
 
+WIDHT = (
+    "model (good.py:1:1): tests.shell.parts:Net cannot be called so: got an unexpected keyword argument 'widht'. "
+    'Did you mean "width"? [FK013]\n'
+)
+
+
 def test_a_broken_config_starts_no_ranks(here, capfd):
+    """What is wrong with the plan is told together with what is wrong with the components."""
+    with pytest.raises(SystemExit) as left:
+        cli.main(["run", "good.py", "--nproc", "2", "model.widht=3", "sede=1"])
+    assert left.value.code == 2
+    said = capfd.readouterr().err
+    assert said.startswith("flexcore: good.py: 2 problems\n")
+    assert f"  {WIDHT}" in said
+
+
+def test_a_component_that_cannot_be_built_is_told_once_for_all_ranks(here, capfd, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(pathlib.Path(__file__).parents[2]))
     with pytest.raises(SystemExit) as left:
         cli.main(["run", "good.py", "--nproc", "2", "model.widht=3"])
     assert left.value.code == 2
-    assert capfd.readouterr() == (
-        "",
-        FIRST.format("good.py")
-        + "model (good.py:1:1): tests.shell.parts:Net cannot be called so: got an unexpected keyword argument 'widht'. "
-        'Did you mean "width"? [FK013]\n',
-    )
+    assert capfd.readouterr() == ("", FIRST.format("good.py") + WIDHT)
 
 
 NO_TORCH = (
