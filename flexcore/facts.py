@@ -97,7 +97,7 @@ class Facts:
             itself wants kept whole (_no_split_modules).
         entropy: 64 random bits of rank 0; started_at: "YYYYmmdd_HHMMSS" of rank 0.
         config_stem: the config file's name without directory and suffix.
-        checkpoints: what stands where the run saves; load_from: the checkpoint a path in the config names.
+        checkpoints: what stands where the run saves; named_checkpoint: the one a path in the config names.
     """
 
     environment: tuple[tuple[str, str], ...] | None = None

@@ -106,10 +106,10 @@ def _of_data(made: Plan) -> Iterator[Problem]:
 
 
 def _iterable(made: Plan) -> Problem:
-    ranks = made.batching.data_parallel_size if made.batching is not None else None
+    alone = made.batching is not None and made.batching.data_parallel_size == 1
     text = "only iterates"
-    text += "." if ranks == 1 else "; what each rank reads of it is the dataset's own business."
-    remedy = "Nothing to do on one rank." if ranks == 1 else "Let it yield other samples on each rank."
+    text += "." if alone else "; what each rank reads of it is the dataset's own business."
+    remedy = "Nothing to do on one rank." if alone else "Let it yield other samples on each rank."
     return problem("FD010", ("train_dataloader", "dataset"), text, remedy)
 
 
@@ -147,7 +147,7 @@ def _unknown_memory(made: Plan) -> Iterator[Row]:
 def _unknown_training(made: Plan) -> Iterator[Row]:
     opaque = made.train is not None and made.train.opaque
     if made.timeline is not None:
-        counted = "train_batches" if opaque else "train_samples"
+        counted = "train_batches" if opaque else "world_size" if made.facts.train_samples else "train_samples"
         endless = made.facts.train_iterable is True
         yield made.timeline.epoch_length is None and not endless, "timeline.epoch_length", counted
     if made.batching is not None:
@@ -163,8 +163,9 @@ def _unknown_training(made: Plan) -> Iterator[Row]:
 
 
 def _unknown_start(made: Plan, start: Start) -> Iterator[Row]:
-    yield isinstance(start, Resume) and start.iter is None, "start.iter", "checkpoints"
-    yield made.config.resume is True and made.facts.checkpoints is None, "start", "checkpoints"
+    yield isinstance(start, Resume) and start.iter is None, "start.iter", "named_checkpoint"
+    searched = made.config.resume is True and not made.smoke
+    yield searched and made.facts.checkpoints is None, "start", "checkpoints"
 
 
 def _unknown_rest(made: Plan) -> Iterator[Row]:

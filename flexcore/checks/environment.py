@@ -61,11 +61,10 @@ def _launching(config: Config, facts: Facts, broken: frozenset[str]) -> Iterator
 
 
 def _memory(config: Config, facts: Facts) -> Iterator[Problem]:
-    """strategy="auto" takes what fits: the whole on each rank, or shares of it."""
-    needed, there = model_states(config, facts), facts.device_memory
-    if not isinstance(config.strategy, Auto) or needed is None or there is None:
+    """strategy="auto" takes what fits: the whole on each rank, or shares of it, of which there are as many as ranks."""
+    needed, there, ranks = model_states(config, facts), facts.device_memory, known_world_size(config, facts)
+    if not isinstance(config.strategy, Auto) or needed is None or there is None or ranks is None:
         return
-    ranks = known_world_size(config, facts) or 1
     if needed > there * ranks:
         shares = "" if ranks == 1 else f", in {ranks} shares"
         text = (
