@@ -99,7 +99,7 @@ def _keeping(plan: Plan) -> Iterator[str]:
             minutes = f"{plan.saving.every_seconds / 60:g}"
             yield row("", f"and at the first update when the last one is {minutes} minutes old")
         keep = plan.saving.max_keep
-        yield row("keeps", "all" if keep < 0 else f"the newest {keep}",
+        yield row("keeps", "all" if keep == -1 else f"the newest {keep}",
                    *(f"and the best by {b.key or 'the first metric'} ({b.rule or 'rule by its name'})" for b in plan.saving.best))  # fmt: skip
         if plan.saving.weights_only:
             yield row("", "weights only: none of them can be resumed")

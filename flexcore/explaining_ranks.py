@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from flexcore.backends import stage
 from flexcore.explaining_rows import or_unknown, row
+from flexcore.noticing import was_drawn
 from flexcore.run_plan import Plan
 from flexcore.sharding import Sharding
 from flexcore.strategies import DeepSpeed, SingleDevice
@@ -24,7 +25,7 @@ def ranks_of(plan: Plan) -> Iterator[str]:
     yield from _shares(plan.sharding)
     if isinstance(plan.strategy, DeepSpeed):
         yield row("", f"ZeRO stage {stage(plan.strategy)}: {SHARED[stage(plan.strategy)]}")
-    origin = "given" if env.seed_given else "drawn from entropy"
+    origin = "given" if env.seed_given else "drawn from entropy" if was_drawn(plan) else "the checkpoint's"
     yield row("seed", or_unknown(env.seed, "entropy") if env.seed is None else f"{env.seed} ({origin})",
                "deterministic algorithms" if env.deterministic else "")  # fmt: skip
 

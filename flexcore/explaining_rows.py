@@ -1,6 +1,6 @@
 """One line of an explanation, and how single values stand in it."""
 
-from flexcore.components import Component, Supplied
+from flexcore.components import Component, Data, Items, Members, Supplied
 
 
 def row(label: str, *parts: object) -> str:
@@ -19,7 +19,7 @@ def thing(thing: Component | Supplied) -> str:
 
 
 def _brief(value: object) -> str:
-    text = repr(value) if not hasattr(value, "entries") and not hasattr(value, "values") else "..."
+    text = "..." if isinstance(value, Data | Items | Members) else repr(value)
     return text if len(text) < 40 else text[:37] + "..."
 
 

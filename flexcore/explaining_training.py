@@ -19,9 +19,10 @@ def batches_of(plan: Plan) -> Iterator[str]:
     batch = plan.batching
     if batch is None or plan.train is None:
         return
+    missing = "train_batch_size" if batch.micro_batch_size is None else "world_size"
     yield row("batch", or_unknown(batch.micro_batch_size, "train_batch_size"), "micro x",
                or_unknown(batch.gradient_accumulation_steps, "world_size"), "accumulation x", or_unknown(batch.data_parallel_size, "world_size"),
-               "ranks =", or_unknown(batch.global_batch_size, "world_size"), "samples per optimizer step")  # fmt: skip
+               "ranks =", or_unknown(batch.global_batch_size, missing), "samples per optimizer step")  # fmt: skip
     told = native(plan)
     if told is not None:
         yield row("deepspeed", json.dumps(told, sort_keys=True))
@@ -46,10 +47,10 @@ def length_of(plan: Plan) -> Iterator[str]:
     if clock.opaque:
         yield from _own_clock(plan, clock)
         return
-    length = or_unknown(clock.epoch_length, "train_samples")
-    total = or_unknown(clock.max_iters, "train_samples")
+    needed = questions.needed_for_length(plan)
+    length, total = or_unknown(clock.epoch_length, needed), or_unknown(clock.max_iters, needed)
     steps = (
-        f"{or_unknown(clock.optimizer_steps, 'train_samples')} optimizer steps"
+        f"{or_unknown(clock.optimizer_steps, needed)} optimizer steps"
         if clock.updates == "planned"
         else "the model's train_step updates the optimizers"
         if len(plan.optimizers) > 1
@@ -78,12 +79,11 @@ def _own_clock(plan: Plan, clock: Timeline) -> Iterator[str]:
     loop = plan.config.train_cfg
     assert isinstance(loop, OwnTrainLoop)
     yield row("loop", thing(loop.component))
-    epochs = f"{clock.max_epochs:,} epochs x {or_unknown(clock.epoch_length, 'train_samples')} iterations = "
-    total = or_unknown(clock.max_iters, "train_samples") if loop.max_epochs else f"{clock.max_iters or 0:,}"
+    needed, planned = questions.needed_for_length(plan), ""
     if loop.max_epochs or loop.max_iters:
+        epochs = f"{clock.max_epochs:,} epochs x {or_unknown(clock.epoch_length, needed)} iterations = "
+        total = or_unknown(clock.max_iters, needed)
         planned = f"; schedules take it for {epochs if loop.max_epochs else ''}{total} iterations"
-    else:
-        planned = ""
     yield row("length", f"as its loop decides{planned}")
 
 
@@ -115,7 +115,11 @@ def _optimizer(plan: Plan, optimizer: Optimizer) -> Iterator[str]:
         yield row(key, of, f"{names}: {_curve(plan, key, optimizer.name)}")
     if not optimizer.schedules:
         constant = f"{number(questions.value_at(plan, optimizer=optimizer.name).value)} throughout"
-        yield row("lr", of, constant if optimizer.schedules == () else "? (needs train_samples)")
+        yield row(
+            "lr",
+            of,
+            constant if optimizer.schedules == () else or_unknown(None, questions.needed_for_length(plan)),
+        )
 
 
 def _alike(groups: Iterable[Group]) -> Iterator[str]:

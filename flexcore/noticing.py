@@ -62,15 +62,17 @@ def _of_seed(made: Plan) -> Iterator[Problem]:
     env = made.environment
     if env.seed_given:
         return
-    drawn = env.seed is not None and made.facts.entropy is not None and env.seed == made.facts.entropy % 2**32
-    what = (
-        "will be drawn"
-        if env.seed is None
-        else f"was drawn: {env.seed}"
-        if drawn
-        else f"is the checkpoint's: {env.seed}"
-    )
+    if env.seed is None:
+        what = "will be drawn"
+    else:
+        what = f"was drawn: {env.seed}" if was_drawn(made) else f"is the checkpoint's: {env.seed}"
     yield problem("FR001", ("randomness", "seed"), f"is not given and {what}.", "Give a seed to repeat runs.")
+
+
+def was_drawn(made: Plan) -> bool:
+    """Whether a seed nobody gave is the entropy's; else it is that of the checkpoint the run goes on from."""
+    entropy = made.facts.entropy
+    return entropy is not None and made.environment.seed == entropy % 2**32
 
 
 def _of_loop(made: Plan) -> Iterator[Problem]:

@@ -62,12 +62,17 @@ def value_at(
     if chosen.lr_scale is None and key == "lr":
         return Value(None, "the LR's scale needs world_size and the batch size")
     if chosen.schedules is None:
-        return Value(None, "a schedule ends with the run, whose length needs train_samples")
+        return Value(None, f"a schedule ends with the run, whose length needs {needed_for_length(plan)}")
     length = plan.timeline.epoch_length
     moving, walks, plateau = curves.course(chosen.schedules, key, length)
     if plateau is not None:
         return Value(None, f"validations of {plateau.monitor} decide it (ReduceOnPlateau)")
     return Value(curves.followed(moving, base, iteration, length, walks=walks))
+
+
+def needed_for_length(plan: Plan) -> str:
+    """The fact an epoch of unknown length waits for; a dataset that only iterates has none."""
+    return next((one.fact for one in plan.unresolved if one.field == "timeline.epoch_length"), "an end")
 
 
 def _why_unknown(plan: Plan, key: str, optimizer: str | None) -> str:
