@@ -20,20 +20,24 @@ SECTIONS = (
 
 
 def asked(strategy: DeepSpeed) -> dict[str, Any]:
-    """DeepSpeed's configuration as it was written, in plain data; what the plan says in place of "auto" is left out."""
+    """DeepSpeed's configuration as it was written, in plain data; None and what the plan says in place of "auto" are left out."""
     written = thaw(strategy.config) if isinstance(strategy.config, Data) else {}
     given = {key: thaw(getattr(strategy, key)) for key in SECTIONS if getattr(strategy, key) is not None}
     return {
-        str(key): _without_auto(str(key), value)
+        str(key): _settled(str(key), value)
         for key, value in {**written, **given}.items()
-        if not (value == AUTO and key in RESOLVED)
+        if value is not None and not (value == AUTO and key in RESOLVED)
     }
 
 
-def _without_auto(section: str, value: Any) -> Any:
+def _settled(section: str, value: Any) -> Any:
     if not isinstance(value, dict):
         return value
-    return {key: item for key, item in value.items() if not (item == AUTO and f"{section}.{key}" in RESOLVED)}
+    return {
+        key: item
+        for key, item in value.items()
+        if item is not None and not (item == AUTO and f"{section}.{key}" in RESOLVED)
+    }
 
 
 def of(config: Config) -> DeepSpeed | None:
@@ -44,7 +48,7 @@ def of(config: Config) -> DeepSpeed | None:
 def stage(strategy: DeepSpeed) -> int:
     """0: every rank holds all; 1: optimizer state is shared out; 2: and gradients; 3: and parameters."""
     section = asked(strategy).get("zero_optimization")
-    found = section.get("stage", 0) if isinstance(section, dict) else 0
+    found = section.get("stage") if isinstance(section, dict) else None
     return found if type(found) is int else 0
 
 
@@ -93,8 +97,7 @@ def native(plan: Plan) -> dict[str, Any] | None:
     if None in batch.values():
         return None
     made = asked(plan.strategy)
-    zero = made.pop("zero_optimization", {})
-    zero = {"stage": stage(plan.strategy), **(zero if isinstance(zero, dict) else {})}
+    zero = {"stage": stage(plan.strategy), **made.pop("zero_optimization", {})}
     clip, told = plan.optimizer.clip_grad, plan.optimizer.precision
     return {
         "steps_per_print": NEVER,
@@ -102,7 +105,7 @@ def native(plan: Plan) -> dict[str, Any] | None:
         "zero_force_ds_cpu_optimizer": False,
         **made,
         **batch,
-        "gradient_clipping": (clip.max_norm or 0.0) if clip is not None else 0.0,
+        "gradient_clipping": clip.max_norm if clip is not None else 0.0,
         "zero_allow_untested_optimizer": True,
         "zero_optimization": zero,
         "bf16": {**made.get("bf16", {}), "enabled": told.casts_model and told.dtype == "bfloat16"},

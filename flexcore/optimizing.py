@@ -101,7 +101,7 @@ def precision(wrapper: OptimWrapper, facts: Facts) -> Precision:
     """Autocast and loss scaling; torch.autocast's default type where none is given."""
     if not isinstance(wrapper, AmpOptim):
         return Precision()
-    dtype = wrapper.dtype or ("float16" if facts.device_type == "cuda" else "bfloat16")
+    dtype = backends.amp_dtype(wrapper, facts)
     if dtype != "float16":
         return Precision(dtype=dtype)
     if isinstance(wrapper.loss_scale, str | float):

@@ -1,5 +1,6 @@
 """Rules of loaders, batches and samplers that need no dataset to decide."""
 
+import math
 from collections.abc import Iterator
 
 from flexcore.batching import is_opaque
@@ -85,7 +86,7 @@ def _numbers(loader: DataLoader, path: Path) -> Iterator[Problem]:
             yield problem(
                 "FK020", (*path, name), f"must be at least {least}, got {shown(value)}.", "Correct the value."
             )
-    if not 0 <= loader.timeout < float("inf"):
+    if not 0 <= loader.timeout < math.inf:
         yield problem(
             "FK020",
             (*path, "timeout"),

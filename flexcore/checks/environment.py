@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from flexcore import launchers
+from flexcore.backends import amp_dtype
 from flexcore.components import Data
 from flexcore.config import AmpOptim, Config
 from flexcore.environment import chosen_launcher, chosen_strategy, known_world_size
@@ -100,8 +101,8 @@ def _precision(config: Config, facts: Facts) -> Iterator[Problem]:
         wrapper = one.wrapper
         if not isinstance(wrapper, AmpOptim):
             continue
-        dtype = wrapper.dtype or {"cuda": "float16", "cpu": "bfloat16"}.get(facts.device_type or "")
-        supports = {"float16": facts.supports_fp16, "bfloat16": facts.supports_bf16}.get(dtype or "")
+        dtype = amp_dtype(wrapper, facts)
+        supports = {"float16": facts.supports_fp16, "bfloat16": facts.supports_bf16}[dtype]
         if supports is False:
             text = f"{dtype} autocast is not supported on this {facts.device_type} device."
             other = "bfloat16" if dtype == "float16" and facts.supports_bf16 else None

@@ -65,10 +65,10 @@ def _call(fits: Fits, value: Any) -> bool:
 def _any_of(kinds: tuple[Any, ...]) -> Fits:
     if SIMPLE.issuperset(kinds):
         return lambda value: type(value) in kinds
-    each = tuple(_fits(kind) for kind in kinds if kind is not types.NoneType)
-    if len(each) == 1:
+    each = tuple(_fits(kind) for kind in kinds)
+    if kinds[1:] == (types.NoneType,):
         return lambda value: value is None or each[0](value)
-    return lambda value: value is None or any(fits(value) for fits in each)
+    return lambda value: any(fits(value) for fits in each)
 
 
 def _tuple(kinds: tuple[Any, ...]) -> Fits:

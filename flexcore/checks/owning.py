@@ -10,7 +10,7 @@ from flexcore.facts import Facts, ParameterFact
 from flexcore.problems import Path, Problem, did_you_mean, shown
 from flexcore.rules import problem
 from flexcore.strategies import DDP, SingleDevice
-from flexcore.wrappers import ZERO_DEFAULTS, ZERO_INNER, Asked, asked, owned, unwrapped
+from flexcore.wrappers import ZERO_DEFAULTS, ZERO_INNER, Asked, asked, is_zero, owned
 
 SHOWN = 5
 PLACE: Path = ("optim_wrapper",)
@@ -81,7 +81,7 @@ def _shared_out(every: Sequence[Asked], parameters: Sequence[ParameterFact]) -> 
     for one in every:
         found = owned(one.name, parameters)
         for fact in found:
-            owners[fact.name].append(one.name or "")
+            owners[fact.name].append(str(one.name))
         if not found:
             yield _without(one, parameters)
     none = [name for name, own in owners.items() if not own]
@@ -104,7 +104,7 @@ def _without(one: Asked, parameters: Sequence[ParameterFact]) -> Problem:
     if one.name in modules:
         return problem("FO003", one.place, "has no parameter that trains.", "Unfreeze some, or remove it.")
     top = [module for module in modules if "." not in module]
-    remedy = did_you_mean(one.name or "", modules).strip() or f"Submodules: {', '.join(top) or 'none'}."
+    remedy = did_you_mean(str(one.name), modules).strip() or f"Submodules: {', '.join(top) or 'none'}."
     return problem("FO003", one.place, "is not a submodule of the model with parameters.", remedy)
 
 
@@ -116,6 +116,7 @@ def _listed(names: Sequence[str]) -> str:
 def _sharded(config: Config, facts: Facts, one: Asked, broken: frozenset[str]) -> Iterator[Problem]:
     zero, place = one.wrapper.optimizer, (*one.place, "optimizer")
     assert isinstance(zero, Component)
+    assert isinstance(one.optimizer, Component)
     given = [key for key in ZERO_INNER if key in zero.kwargs]
     if len(given) == 2:
         yield problem("FK019", place, 'has both "optimizer_type" and "optimizer_class".', "Keep one of them.")
@@ -125,7 +126,7 @@ def _sharded(config: Config, facts: Facts, one: Asked, broken: frozenset[str]) -
         inner = zero.kwargs[key]
         if not isinstance(inner, str) or not inner:
             yield problem("FK011", (*place, key), f"must be text, got {shown(inner)}.", 'Write "AdamW".')
-        elif unwrapped(Component(type=inner))[1]:
+        elif is_zero(Component(type=inner)):
             yield problem("FK013", (*place, key), "is a ZeroRedundancyOptimizer itself.", 'Write "AdamW".')
     for key, default in ZERO_DEFAULTS.items():
         if zero.kwargs.get(key, default) != default:
@@ -135,10 +136,8 @@ def _sharded(config: Config, facts: Facts, one: Asked, broken: frozenset[str]) -
         alone = isinstance(chosen_strategy(config, facts), SingleDevice)
         text = "spreads optimizer state over ranks, and this run has one."
         text = text if alone else "spreads optimizer state over the ranks of DDPStrategy alone."
-        remedy = f"Run with --nproc N or torchrun under DDPStrategy, or use {shown(one.optimizer.name)}." if (
-            isinstance(one.optimizer, Component) and not unwrapped(one.optimizer)[1]
-        ) else "Run with --nproc N or torchrun under DDPStrategy."  # fmt: skip
-        yield problem("FO007", place, text, remedy)
+        instead = "" if is_zero(one.optimizer) else f", or use {shown(one.optimizer.name)}"
+        yield problem("FO007", place, text, f"Run with --nproc N or torchrun under DDPStrategy{instead}.")
 
 
 def _averaged(parameters: Iterable[ParameterFact]) -> Iterator[Problem]:

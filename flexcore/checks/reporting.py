@@ -11,7 +11,7 @@ from flexcore.config import Config
 from flexcore.facts import Facts
 from flexcore.hooks import Logger, merged
 from flexcore.log_specs import DefineMetric, MLflowBackend, TensorBoardBackend, WandbBackend, WandbInit
-from flexcore.problems import Path, Problem, did_you_mean, shown
+from flexcore.problems import Path, Problem, did_you_mean, shown, usable
 from flexcore.rules import problem
 
 SUMMARIES = ("min", "max", "mean", "last", "first", "copy", "none")
@@ -83,14 +83,6 @@ def _copying(hook: Logger, path: Path) -> Iterator[Problem]:
 def _directory(path: Path, value: str | None) -> Iterator[Problem]:
     if value is not None and not usable(value):
         yield problem("FC010", path, f"is not a usable path: {shown(value)}.", "Write a plain path.")
-
-
-def usable(text: str) -> bool:
-    """Whether a file system could hold a name like this."""
-    try:
-        return bool(text.strip()) and b"\0" not in text.encode()
-    except UnicodeEncodeError:
-        return False
 
 
 def _without_logger(config: Config) -> Iterator[Problem]:

@@ -51,8 +51,9 @@ def _named(config: Config, broken: frozenset[str]) -> Iterator[Problem]:
 def _moved(schedule: Schedule, path: Path, facts: Facts) -> Iterator[Problem]:
     """The built optimizer has the key the schedule moves, in every group."""
     groups = [dict(group.values) for group in facts.parameter_groups or ()]
-    if any(schedule.param not in group for group in groups):
-        text = f"moves {shown(schedule.param)}, and the optimizer's groups have {', '.join(groups[0]) or 'nothing'}."
+    lacking = next((group for group in groups if schedule.param not in group), None)
+    if lacking is not None:
+        text = f"moves {shown(schedule.param)}, and a group of the optimizer has {', '.join(lacking) or 'nothing'}."
         yield problem("FS008", path, text, "Schedule a key the optimizer has.")
 
 

@@ -50,6 +50,11 @@ def told(config: Any, facts: Facts = KNOWN, **more: Any) -> list[str]:
     return [str(problem) for problem in flexcore.lint(config, facts, **more) if problem.severity != "info"]
 
 
+def said(config: Any, facts: Facts = KNOWN) -> list[str]:
+    """Every finding as the reader sees it, notes included."""
+    return [str(problem) for problem in flexcore.lint(config, facts)]
+
+
 DIGITS = {
     "model": {"type": "examples.digits:Net", "width": 32, "norm_cfg": {"type": "BN"}},
     "work_dir": "work_dirs/digits",

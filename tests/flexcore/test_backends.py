@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 
 import flexcore
 from flexcore import Facts, backends
-from flexcore.config import ClipGrad
+from flexcore.components import Component
+from flexcore.config import AmpOptim, ClipGrad, PlainOptim
 from flexcore.converting import dump, parse
+from flexcore.plan_training import Precision
 from tests.flexcore.base import KNOWN, base, planned
 
 TWO = evolve(KNOWN, world_size=2, supports_fp16=True)
@@ -65,11 +67,65 @@ def test_the_batch_identity_is_the_plans():
         ({"zero_optimization": {"overlap_comm": False}}, {}, {"zero_optimization": {"stage": 0, "overlap_comm": False}}),
         ({"steps_per_print": 5, "config": {"timers": {"throughput": {"enabled": True}}, "zero_force_ds_cpu_optimizer": True}}, {}, {
             "steps_per_print": 5, "timers": {"throughput": {"enabled": True}}, "zero_force_ds_cpu_optimizer": True}),
+        ({"bf16": {"enabled": True, "immediate_grad_update": True}, "zero_optimization": {"stage": 1}}, {}, {
+            "bf16": {"enabled": True, "immediate_grad_update": True}, "zero_optimization": {"stage": 1}}),
+        ({"config": {"bf16": None, "timers": None, "zero_optimization": None, "steps_per_print": None}}, {}, {}),
+        ({"zero_optimization": {"stage": None, "overlap_comm": None}, "fp16": {"enabled": None}}, {}, {}),
         ({"activation_checkpointing": {"profile": True}, "config": {"activation_checkpointing": {"profile": True}}}, {}, {"activation_checkpointing": {"profile": True}}),
     ],
 )  # fmt: skip
 def test_what_is_asked_changes_exactly_its_own_keys(settings, wrapper, changed):
     assert native(settings, wrapper=wrapper) == PLAIN | changed
+
+
+OPTIMIZER = Component(type="AdamW")
+HALF, FULL = AmpOptim(optimizer=OPTIMIZER, dtype="float16"), PlainOptim(optimizer=OPTIMIZER)
+AMP = AmpOptim(optimizer=OPTIMIZER)
+CUDA = Facts(device_type="cuda")
+
+
+def strategy(**settings):
+    return parse({"strategy": {"type": "DeepSpeedStrategy", **settings}}).strategy
+
+
+def test_as_written_an_auto_that_the_plan_settles_is_not_there():
+    config = {"gradient_clipping": "auto", "prescale_gradients": "auto", "wall_clock_breakdown": None,
+              "data_types": {"keep_in_fp32_modules": "auto"}, "torch_autocast": {"enabled": "auto", "dtype": "auto"},
+              "zero_optimization": {"stage": 1}}  # fmt: skip
+    assert backends.asked(strategy(config=config, bf16={"enabled": "auto"}, zero_optimization={"stage": 2})) == {
+        "prescale_gradients": "auto", "data_types": {"keep_in_fp32_modules": "auto"}, "torch_autocast": {"dtype": "auto"},
+        "bf16": {}, "zero_optimization": {"stage": 2},
+    }  # fmt: skip
+    assert backends.asked(strategy(config="ds.json")) == {}
+
+
+@pytest.mark.parametrize(("section", "stage"), [(None, 0), ({}, 0), ({"stage": 3}, 3), ({"stage": "3"}, 0)])
+def test_a_stage_is_a_whole_number(section, stage):
+    assert backends.stage(strategy(zero_optimization=section)) == stage
+
+
+@pytest.mark.parametrize(
+    ("settings", "wrapper", "facts", "expected"),
+    [
+        ({"fp16": {"enabled": "auto"}}, HALF, Facts(), Precision(dtype="float16", casts_model=True)),
+        ({"fp16": {"enabled": "auto"}}, FULL, Facts(), Precision()),
+        ({"bf16": {"enabled": "auto"}}, HALF, Facts(), Precision(dtype="float16")),
+        ({"bf16": {"enabled": True}, "fp16": {"enabled": True}}, FULL, Facts(), Precision(dtype="bfloat16", casts_model=True)),
+        ({}, AMP, CUDA, Precision(dtype="float16")), ({}, AMP, Facts(), Precision(dtype="bfloat16")),
+        ({}, evolve(AMP, dtype="bfloat16"), CUDA, Precision(dtype="bfloat16")),
+    ],
+)  # fmt: skip
+def test_precision_is_the_sections_then_the_wrappers(settings, wrapper, facts, expected):
+    assert backends.precision(strategy(**settings), wrapper, facts) == expected
+
+
+@pytest.mark.parametrize(
+    ("written", "own", "norm"), [(1.0, None, 1.0), (0, None, None), ("auto", None, None), (None, None, None), (1.0, 2.0, 2.0)]
+)  # fmt: skip
+def test_clipping_is_the_wrappers_then_the_engines(written, own, norm):
+    wrapper = evolve(FULL, clip_grad=None if own is None else ClipGrad(max_norm=own))
+    expected = None if norm is None else ClipGrad(max_norm=norm)
+    assert backends.clipping(strategy(gradient_clipping=written), wrapper) == expected
 
 
 def test_clipping_and_precision_of_the_engine_are_the_plans():
@@ -114,6 +170,10 @@ def test_another_engine_changes_nothing_of_the_trajectory():
 def test_nothing_is_told_while_a_batch_size_is_unknown_or_the_engine_is_another():
     assert native({}, Facts(), launcher="pytorch") is None
     assert backends.native(planned(TWO)) is None
+    made = planned(TWO, strategy="DeepSpeedStrategy", optim_wrapper={"optimizer": "AdamW"})
+    assert backends.native(made) is not None
+    assert backends.native(evolve(made, batching=None)) is None
+    assert backends.native(evolve(made, optimizers=())) is None
     assert backends.native(flexcore.plan(base(
         strategy="DeepSpeedStrategy", val_dataloader={"dataset": "pkg:D", "batch_size": 1}, val_cfg={},
         val_evaluator="pkg:M",

@@ -867,7 +867,7 @@ CASES: dict[str, tuple[Any, Facts, list[str]]] = {
         base(param_scheduler={"type": "StepMomentum"}),
         evolve(KNOWN, parameter_groups=(GroupFact(values=(("lr", 0.1),)),)),
         [
-            "param_scheduler.0: moves 'momentum', and the optimizer's groups have lr. Schedule a key the optimizer has. [FS008]",
+            "param_scheduler.0: moves 'momentum', and a group of the optimizer has lr. Schedule a key the optimizer has. [FS008]",
         ],
     ),
     "FC001": (

@@ -5,11 +5,11 @@ from attrs import evolve
 
 import flexcore
 from flexcore import Facts
-from flexcore.checks.reporting import usable
 from flexcore.components import Data
 from flexcore.hparams import hparams
 from flexcore.log_rules import LogRule
 from flexcore.log_specs import LocalBackend, MLflowBackend, TensorBoardBackend, WandbBackend, WandbInit
+from flexcore.problems import usable
 from flexcore.reporting import Copies
 from flexcore.run_plan import Plan, Resume
 from tests.flexcore.base import KNOWN, base, planned, told
