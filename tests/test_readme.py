@@ -34,7 +34,7 @@ def printed(command: str, folder: pathlib.Path) -> str:
     return out.getvalue().rstrip("\n")
 
 
-@pytest.mark.parametrize("number", range(2))
+@pytest.mark.parametrize("number", range(len(CONSOLE.findall(README.read_text()))))
 def test_the_readme_shows_real_output(number, tmp_path, monkeypatch):
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)

@@ -1,4 +1,4 @@
-"""ZeRO 0 to 3 train as DDP and one process do, step by step; their checkpoints are theirs too; killed runs end alike."""
+"""ZeRO 0 to 3 train what DDP trains, in any precision; their checkpoints are each other's; killed runs end alike."""
 
 # ruff: noqa: C408 - configs are written as FlexibleRunner's are
 
@@ -6,24 +6,21 @@ import json
 import os
 import pathlib
 import signal
-import warnings
 
 import pytest
 import torch
 from torch import nn
 
 from flexcore.deepspeed_keys import KEYS, REFUSED, RESOLVED, Kind
-from tests.ranks import run_alone, run_ranks, start_ranks
+from tests.ranks import run_alone, start_ranks
 from tests.shell import toys
 
 os.environ.setdefault("DS_ACCELERATOR", "cpu")  # before its first import, which looks for others
 pytest.importorskip("deepspeed", reason="the strategy's engine is not installed")
 
 STAGES = (0, 1, 2, 3)
-LOSSES = dict(type="tests.shell.toys:Losses")
 UPDATES = dict(type="tests.shell.toys:Updates")
 CLIP = dict(max_norm=0.3)
-PATIENCE = 500  # seconds for one start of ranks that carries out several runs, on a busy machine
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
@@ -40,96 +37,33 @@ def config(work_dir, strategy=None, batch=4, n=32, **changes):
     work_dir.mkdir(parents=True, exist_ok=True)
     base = dict(
         strategy=strategy, train_dataloader=dict(dataset=dict(type="tests.shell.toys:Points", n=n), batch_size=batch),
-        optim_wrapper=optim(), custom_hooks=[LOSSES], default_hooks=dict(logger=dict(type="LoggerHook", interval=1)),
+        optim_wrapper=optim(), custom_hooks=[toys.LOSSES], default_hooks=dict(logger=dict(type="LoggerHook", interval=1)),
     )  # fmt: skip
     return toys.config(work_dir, **(base | changes))
 
 
-def several(rank, cfgs):
-    """Carry out one run after another in this rank; what each says, or the error it ends with."""
-    warnings.simplefilter("ignore", FutureWarning)
-    return [attempted(cfg) for cfg in cfgs]
-
-
-def attempted(cfg):
-    """A run in the mode that `cfg` names besides, or the error it ends with."""
-    try:
-        return toys.trained(
-            {key: value for key, value in cfg.items() if key != "mode"}, cfg.get("mode", "train")
-        )
-    except Exception as error:
-        return {"reason": f"{type(error).__name__}: {error}"}
-
-
-def together(cfgs, ranks=2):
-    """Rank 0's results of runs by name, all in one start of ranks."""
-    made = run_ranks(ranks, several, list(cfgs.values()), timeout=PATIENCE)[0]
-    return dict(zip(cfgs, made, strict=True))
-
-
 def losses(cfg, ranks=2):
-    """Each step's loss, the mean over ranks."""
-    files = [pathlib.Path(cfg["work_dir"], f"losses.{rank}").read_text().split() for rank in range(ranks)]
-    return [sum(map(float, step)) / ranks for step in zip(*files, strict=True)]
+    return toys.losses(cfg["work_dir"], ranks)
 
 
-def norms(cfg):
-    return [event["values"]["grad_norm"] for event in toys.recorded(pathlib.Path(cfg["work_dir"]), "log")]
-
-
-# --- the same losses ------------------------------------------------------------------------------
+# --- short windows ---------------------------------------------------------------------------------
 
 WAYS = {"DDP": dict(type="DDPStrategy"), **{f"ZeRO {stage}": zero(stage) for stage in STAGES}}
-WINDOWS = {"accumulation 1": dict(batch=4), "accumulation 2": dict(batch=2)}
 TAILS = ("carry", "step", "drop")
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """Every way and window on two ranks, and the short last windows of every tail, in one start."""
+    """The short last windows of every tail, in one start."""
     root = tmp_path_factory.mktemp("equal")
     cfgs = {
-        (way, window): config(root / way / window, strategy, global_batch_size=8, **size)
-        for way, strategy in WAYS.items()
-        for window, size in WINDOWS.items()
-    }
-    cfgs |= {
         (way, tail): config(
             root / way / tail, WAYS[way], n=34, optim_wrapper=optim(accumulative_counts=3, accumulation_tail=tail),
-            custom_hooks=[LOSSES, *([] if way == "ZeRO 3" else [UPDATES])],
+            custom_hooks=[toys.LOSSES, *([] if way == "ZeRO 3" else [UPDATES])],
         )
         for way in ("DDP", "ZeRO 1", "ZeRO 2", "ZeRO 3") for tail in TAILS
     }  # fmt: skip
-    return cfgs, together(cfgs)
-
-
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory):
-    """One process with the same global batch, by accumulation."""
-    cfg = config(tmp_path_factory.mktemp("alone"), global_batch_size=8)
-    run_alone(toys.trained, cfg)
-    return cfg
-
-
-@pytest.mark.parametrize("window", WINDOWS)
-@pytest.mark.parametrize("way", WAYS)
-def test_losses_are_those_of_one_process_at_every_step(trained, alone, way, window):
-    """Clipping is active in most steps, and the plan is what happened."""
-    cfg = trained[0][way, window]
-    assert trained[1][way, window]["reason"] == "done"
-    expected = losses(alone, ranks=1)
-    assert len(expected) == 12
-    assert losses(cfg) == pytest.approx(expected, abs=1e-5)
-    assert sum(norm > CLIP["max_norm"] for norm in norms(cfg)) > 6
-    assert norms(cfg) == pytest.approx(norms(alone), abs=1e-5)
-    assert toys.differences(pathlib.Path(cfg["work_dir"])) == []
-
-
-def test_clipping_is_what_made_them_equal(alone, tmp_path):
-    """Without it the losses are others, so that the comparison above sees it."""
-    cfg = config(tmp_path, global_batch_size=8, optim_wrapper=optim(clip=None))
-    run_alone(toys.trained, cfg)
-    assert losses(cfg, 1)[2:] != pytest.approx(losses(alone, 1)[2:], abs=1e-4)
+    return cfgs, toys.together(cfgs)
 
 
 @pytest.mark.parametrize("tail", TAILS)
@@ -154,7 +88,7 @@ def shaken(work_dir, stage, hook=None):
         work_dir, zero(stage), train_dataloader=dict(dataset=data, batch_size=4),
         model=dict(type="tests.shell.toys:Net", dropout=0.3), optim_wrapper=optim(accumulative_counts=2),
         default_hooks=dict(checkpoint=dict(type="CheckpointHook", by_epoch=False, interval=3)),
-        custom_hooks=[LOSSES, *([hook] if hook else [])],
+        custom_hooks=[toys.LOSSES, *([hook] if hook else [])],
     )  # fmt: skip
 
 
@@ -167,15 +101,15 @@ def resumed(tmp_path_factory):
     )
     stop = dict(type="tests.shell.toys:Wishes", stop=6)
     for stage in (2, 3):
-        with start_ranks(2, several, [shaken(root / f"part {stage}", stage, kill)]) as running:
-            running.processes[0].join(PATIENCE)
+        with start_ranks(2, toys.several, [shaken(root / f"part {stage}", stage, kill)]) as running:
+            running.processes[0].join(toys.PATIENCE)
             running.kill(signal.SIGKILL)
             running.wait()
             assert (root / f"part {stage}" / "killed").exists()  # by whichever rank came first
     cfgs = {f"stop {stage}": shaken(root / f"part {stage}", stage, stop) for stage in (0, 1)}
     for stage in STAGES:
         cfgs |= {f"{name} {stage}": shaken(root / f"{name} {stage}", stage) for name in ("whole", "part")}
-    results = together(cfgs)
+    results = toys.together(cfgs)
     assert {name: result["reason"] for name, result in results.items()} == {
         name: "requested" if name.startswith("stop") else "done" for name in cfgs
     }
@@ -200,11 +134,11 @@ def test_a_checkpoint_goes_through_every_strategy(tmp_path):
     stops = {"DDP": 1, "ZeRO 3": 3, "ZeRO 1": 5, "ZeRO 0": 7, "ZeRO 2": 9}
     chain = {
         way: config(tmp_path / "chain", WAYS[way], global_batch_size=8, custom_hooks=[
-            LOSSES, dict(type="tests.shell.toys:Wishes", stop=at)])
+            toys.LOSSES, dict(type="tests.shell.toys:Wishes", stop=at)])
         for way, at in stops.items()
     }  # fmt: skip
     whole = config(tmp_path / "whole", WAYS["DDP"], global_batch_size=8)
-    results = together({**chain, "whole": whole})
+    results = toys.together({**chain, "whole": whole})
     assert [results[way]["iter"] for way in stops] == [at + 1 for at in stops.values()]
     run_alone(toys.trained, config(tmp_path / "chain", global_batch_size=8))
     first, second = toys.weights(tmp_path / "chain"), toys.weights(tmp_path / "whole")
@@ -321,7 +255,7 @@ def kinds(tmp_path_factory):
             ("amp", way): config(root / "amp" / way, WAYS[way], optim_wrapper=amp),
         }
     for way in ("DDP", "ZeRO 2"):
-        hooks = [LOSSES, dict(type="EMAHook"), dict(type="NaNGuardHook")]
+        hooks = [toys.LOSSES, dict(type="EMAHook"), dict(type="NaNGuardHook")]
         cfgs["ema", way] = config(root / "ema" / way, WAYS[way], custom_hooks=hooks)
     cfgs["offload", "ZeRO 2"] = config(
         root / "offload", dict(type="DeepSpeedStrategy", zero_optimization=offload)
@@ -331,7 +265,7 @@ def kinds(tmp_path_factory):
         stop = dict(type="tests.shell.toys:Wishes", stop=4)
         cfgs["bf16", stage] = config(root / f"bf16 {stage}", strategy)
         cfgs["bf16 stopped", stage] = config(
-            root / f"bf16 part {stage}", strategy, custom_hooks=[LOSSES, stop]
+            root / f"bf16 part {stage}", strategy, custom_hooks=[toys.LOSSES, stop]
         )
         cfgs["bf16 again", stage] = config(root / f"bf16 part {stage}", strategy)
     saved = dict(resume=False, load_from=str(root / "sgd/ZeRO 3/checkpoints/epoch_3"), mode="val")
@@ -349,7 +283,7 @@ def kinds(tmp_path_factory):
         load_from=str(root / "sgd/DDP/checkpoints/epoch_3"),
     )
     cfgs["another model", "ZeRO 3"] = cfgs["another model", "ZeRO 2"] | dict(strategy=WAYS["ZeRO 3"])
-    return cfgs, together(cfgs), root
+    return cfgs, toys.together(cfgs), root
 
 
 @pytest.mark.parametrize("name", [*MODELS, "sgd", "nadam", "amp", "ema"])

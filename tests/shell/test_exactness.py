@@ -13,34 +13,6 @@ from shell.report import read_segments
 from tests.ranks import run_alone, run_ranks
 from tests.shell import toys
 
-LOSSES = dict(type="tests.shell.toys:Losses")
-
-
-def losses(work_dir, ranks):
-    """The loss of each step, averaged over the ranks."""
-    columns = [
-        [float(line) for line in (work_dir / f"losses.{rank}").read_text().split()] for rank in range(ranks)
-    ]
-    return [sum(step) / ranks for step in zip(*columns, strict=True)]
-
-
-@pytest.mark.parametrize("clip", [None, dict(max_norm=0.5)])
-def test_two_ranks_lose_as_one_process_that_accumulates(clip, tmp_path):
-    """One global batch of 8, on 1 rank in two micro-batches or on 2 ranks in one each: 1e-6 at every step."""
-    means = {}
-    for ranks in (1, 2):
-        work_dir = tmp_path / str(ranks)
-        wrapper = dict(optimizer=dict(type="SGD", lr=0.2, momentum=0.9), clip_grad=clip)
-        cfg = toys.config(work_dir, global_batch_size=8, optim_wrapper=wrapper, custom_hooks=[LOSSES])
-        if ranks == 1:
-            run_alone(toys.trained, cfg)
-        else:
-            run_ranks(2, toys.trained_rank, cfg)
-        means[ranks] = losses(work_dir, ranks)
-    assert len(means[1]) == 15
-    assert means[2] == pytest.approx(means[1], abs=1e-6)
-    assert means[1][-1] < means[1][0] * 0.8
-
 
 @pytest.mark.parametrize(("ranks", "workers"), [(1, 0), (1, 2), (2, 0)])
 def test_the_same_seed_gives_the_same_bits(ranks, workers, tmp_path):

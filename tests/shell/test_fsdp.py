@@ -8,10 +8,8 @@ from torch import nn
 
 from tests.ranks import run_alone, run_ranks
 from tests.shell import toys
-from tests.shell.test_exactness import LOSSES, losses
 
 HERE = "tests.shell.test_fsdp"
-CLIP = dict(max_norm=0.5)
 
 
 class Block(nn.Module):
@@ -53,34 +51,6 @@ def run(ranks, cfg):
     return run_ranks(ranks, toys.trained_rank, cfg)[0]
 
 
-SETTINGS = {
-    "the model's own blocks": dict(),
-    "by class, kept gathered": dict(wrap=["Block"], reshard_after_forward=False),
-    "by size": dict(wrap_min_params=100),
-    "whole": dict(wrap=[]),
-    "recomputed": dict(activation_checkpointing=["Block"]),
-    "offloaded": dict(cpu_offload=True),
-}
-
-
-@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
-def test_two_ranks_lose_as_one_process(settings, tmp_path):
-    """One global batch of 8 with active clipping, on 1 rank in micro-batches and on 2 in shares."""
-    means = {}
-    for ranks, strategy in ((1, None), (2, dict(type="FSDPStrategy", **settings))):
-        work_dir = tmp_path / str(ranks)
-        wrapper = dict(optimizer=dict(type="SGD", lr=0.2, momentum=0.9), clip_grad=CLIP)
-        cfg = config(
-            work_dir, global_batch_size=8, optim_wrapper=wrapper, custom_hooks=[LOSSES], strategy=strategy
-        )
-        run(ranks, cfg)
-        means[ranks] = losses(work_dir, ranks)
-        assert toys.differences(work_dir) == []
-    assert len(means[1]) == 15
-    assert means[2] == pytest.approx(means[1], abs=1e-6)
-    assert means[1][-1] < means[1][0] * 0.8
-
-
 FSDP = dict(type="FSDPStrategy")
 ALIKE = {
     "plain": dict(),
@@ -104,20 +74,6 @@ def test_shares_end_where_ddp_ends_to_the_bit(wrapper, tmp_path):
         found.append((run(2, cfg)["metrics"], toys.weights(tmp_path / name)))
         assert toys.differences(tmp_path / name) == []
     assert found[0] == found[1]
-
-
-def test_two_copies_of_two_shares_lose_as_one_process(tmp_path):
-    """HSDP on four ranks: shares within a copy, gradients averaged over copies as well."""
-    means = {}
-    for ranks, strategy in ((1, None), (4, dict(FSDP, shard_size=2))):
-        cfg = config(
-            tmp_path / str(ranks), global_batch_size=8, custom_hooks=[LOSSES], strategy=strategy,
-            train_dataloader=dict(dataset=dict(type="tests.shell.toys:Points", n=34), batch_size=2),
-            optim_wrapper=dict(optimizer=dict(type="SGD", lr=0.2, momentum=0.9), clip_grad=CLIP),
-        )  # fmt: skip
-        run(ranks, cfg)
-        means[ranks] = losses(tmp_path / str(ranks), ranks)
-    assert means[4] == pytest.approx(means[1], abs=1e-6)
 
 
 STOPPED = dict(type="tests.shell.toys:Wishes", stop=12)
@@ -149,11 +105,11 @@ def test_a_checkpoint_goes_on_under_any_other_strategy(here, there, tmp_path):
     """On the global clock: the same samples, LR and optimizer state, whoever holds which share."""
     means = {"moved": [], "one": []}
     for name, (first, second) in {"moved": (here, there), "one": ("single", "single")}.items():
-        for layout, hooks in ((first, [LOSSES, STOPPED]), (second, [LOSSES])):
+        for layout, hooks in ((first, [toys.LOSSES, STOPPED]), (second, [toys.LOSSES])):
             ranks, strategy = LAYOUTS[layout]
             cfg = config(tmp_path / name, global_batch_size=8, strategy=strategy, custom_hooks=hooks)
             run(ranks, cfg)
-            means[name] += losses(tmp_path / name, ranks)
+            means[name] += toys.losses(tmp_path / name, ranks)
             for file in (tmp_path / name).glob("losses.*"):
                 file.unlink()
     assert len(means["one"]) == 15

@@ -13,6 +13,7 @@ import os
 import pathlib
 import signal
 import time
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,8 +21,12 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
+from tests.ranks import run_ranks
+
 FEATURES, CLASSES = 6, 3
 HERE = "tests.shell.toys"
+LOSSES = dict(type=f"{HERE}:Losses")
+PATIENCE = 500  # seconds for one start of ranks that carries out several runs, on a busy machine
 
 
 class Points(Dataset):
@@ -334,6 +339,26 @@ def trained_rank(rank: int, cfg: dict[str, Any], mode: str = "train") -> dict[st
     return trained(cfg, mode)
 
 
+def several(rank: int, cfgs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Carry out one run after another in this rank; what each says, or the error it ends with."""
+    warnings.simplefilter("ignore", FutureWarning)
+    return [attempted(cfg) for cfg in cfgs]
+
+
+def attempted(cfg: dict[str, Any]) -> dict[str, Any]:
+    """A run in the mode that `cfg` names besides, or the error it ends with."""
+    try:
+        return trained({key: value for key, value in cfg.items() if key != "mode"}, cfg.get("mode", "train"))
+    except Exception as error:
+        return {"reason": f"{type(error).__name__}: {error}"}
+
+
+def together(cfgs: Mapping[Any, dict[str, Any]], ranks: int = 2) -> dict[Any, dict[str, Any]]:
+    """Rank 0's results of runs by name, all in one start of ranks."""
+    made = run_ranks(ranks, several, list(cfgs.values()), timeout=PATIENCE)[0]
+    return dict(zip(cfgs, made, strict=True))
+
+
 def told(cfg: dict[str, Any]) -> tuple[dict[str, Any], str]:
     """The same, and what it printed."""
     out = io.StringIO()
@@ -361,6 +386,12 @@ def supplied(cfg: dict[str, Any], loader: dict[str, Any], n: int = 34) -> dict[s
     live = torch.utils.data.DataLoader(Points(n, noise=0.3), batch_size=4, **own)
     result = run(cfg | dict(train_dataloader=Supplied()), train_dataloader=live)
     return {"reason": result.reason, "iter": result.iter}
+
+
+def losses(work_dir: pathlib.Path | str, ranks: int) -> list[float]:
+    """Each step's loss, the mean over ranks, as the hook Losses wrote them."""
+    files = [pathlib.Path(work_dir, f"losses.{rank}").read_text().split() for rank in range(ranks)]
+    return [sum(map(float, step)) / ranks for step in zip(*files, strict=True)]
 
 
 def weights(work_dir: pathlib.Path) -> dict[str, bytes]:
