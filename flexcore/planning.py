@@ -80,10 +80,10 @@ def lint(
     cfg: Config | Mapping[str, Any], facts: Facts = NOTHING_KNOWN, *, mode: Mode = "train"
 ) -> tuple[Problem, ...]:
     """Every finding, in the order of the config's keys; empty when there is nothing to say. Pure."""
-    return tuple(_planned(cfg, facts, mode, smoke=False)[1])
+    return tuple(_planned(cfg, facts, mode)[1])
 
 
-def _planned(cfg: Any, facts: Facts, mode: Mode, smoke: bool) -> tuple[Plan | None, list[Problem]]:
+def _planned(cfg: Any, facts: Facts, mode: Mode, smoke: bool = False) -> tuple[Plan | None, list[Problem]]:
     """The plan, if nothing is in its way, and every finding in the order of the keys given."""
     config, misfits, broken = (cfg, [], frozenset[str]()) if isinstance(cfg, Config) else parse_partly(cfg)
     impossible = list(observed(facts))
@@ -108,9 +108,9 @@ def _errors(problems: Iterable[Problem]) -> list[Problem]:
 
 
 def _in_order(problems: Iterable[Problem], keys: Iterable[Any]) -> list[Problem]:
-    """Stable by the place of each problem's top-level key among `keys`; keys that are not there come last."""
-    places = {key: i for i, key in enumerate(keys)}
-    return sorted(problems, key=lambda p: places.get(p.path[0], len(places)) if p.path else -1)
+    """Stable by the place of each problem's top-level key among `keys`; the root comes first, keys that are not there last."""
+    places = {path: i for i, path in enumerate([(), *((key,) for key in keys)])}
+    return sorted(problems, key=lambda p: places.get(p.path[:1], len(places)))
 
 
 def _mode_problems(config: Config, mode: Mode, broken: frozenset[str]) -> list[Problem]:
@@ -162,15 +162,13 @@ def _started(made: Plan, problems: list[Problem]) -> tuple[Plan, list[Problem]]:
         else Fresh(because="a smoke run starts fresh")
     )
     fact = starting.fact_of(start, made.facts)
-    if made.mode == "train" and fact is not None:
-        total = made.timeline.max_iters if made.timeline is not None else None
+    if made.timeline is not None and fact is not None:
         now = trajectory(made) if fact.trajectory else ()  # costs as much as the rest of the plan
-        problems = [*problems, *starting.resume_problems(fact, now, total)]
+        problems = [*problems, *starting.resume_problems(fact, now, made.timeline.max_iters)]
         problems += starting.hook_notices(fact, made.hooks)
     problems = [*problems, *notices(made, start)]
-    told = tuple(p for p in _in_order(problems, FIELDS) if p.severity != "error")
-    return evolve(
-        made, start=start, notices=told,
+    return evolve(  # an error among them leaves no plan: see plan()
+        made, start=start, notices=tuple(_in_order(problems, FIELDS)),
         sharding=started(made.sharding, made.strategy, loads=not isinstance(start, Fresh)), unresolved=unresolved(made, start),
     ), problems  # fmt: skip
 

@@ -121,18 +121,19 @@ def next_validation(timeline: Timeline, after: int) -> int | None:
     total = timeline.total()
     if not timeline.validates:
         return None
-    start = max(after + 1, timeline.val_begin, 1)
-    starts = [m - 1 for m, _ in timeline.dynamic_intervals]
-    for begin, end, interval in zip(
-        [0, *starts],
-        [*starts, None],
-        [timeline.val_interval, *(i for _, i in timeline.dynamic_intervals)],
-        strict=True,
-    ):
-        first = -(-max(start, begin) // interval) * interval
-        if (end is None or first < end) and (total is None or first <= total):
-            return first
-    return total if total is not None and start <= total else None
+    start = max(after + 1, timeline.val_begin)
+    found = ((-(-max(start, begin) // interval) * interval, end) for begin, end, interval in _spans(timeline))
+    first = next(units for units, end in found if end is None or units < end)
+    if total is None:
+        return first
+    return min(first, total) if start <= total else None
+
+
+def _spans(timeline: Timeline) -> list[tuple[int, int | None, int]]:
+    """(first unit, first unit of the next, interval) of each validation interval; a milestone m rules from m - 1."""
+    begins = [1, *(milestone - 1 for milestone, _ in timeline.dynamic_intervals)]
+    intervals = [timeline.val_interval, *(interval for _, interval in timeline.dynamic_intervals)]
+    return list(zip(begins, [*begins[1:], None], intervals, strict=True))
 
 
 def validations(timeline: Timeline, after: int = 0) -> Iterator[tuple[int, int | None]]:

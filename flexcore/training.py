@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from attrs import evolve, frozen
 
 from flexcore import batching as batches
+from flexcore.components import Supplied
 from flexcore.config import Config, DataLoader, DefaultSampler
 from flexcore.curves import lost, resolved
 from flexcore.facts import Facts
@@ -13,6 +14,7 @@ from flexcore.plan_training import Batching, TrainData
 from flexcore.problems import Path, Problem
 from flexcore.rules import problem
 from flexcore.run_plan import Environment
+from flexcore.sampling import Order
 from flexcore.schedules import Schedule
 from flexcore.timeline import Timeline
 from flexcore.wrappers import asked, schedule_lists
@@ -45,25 +47,24 @@ def training(
     if isinstance(loader, DataLoader) and facts.train_samples is not None and not opaque:
         order = batches.train_order(loader, batching, facts.train_samples, env.seed or 0)
         if order is not None:
-            problems += _uneven(loader, facts.train_samples, ranks)
             length = order.micro_batches
     if isinstance(loader, DataLoader) and loader.num_batch_per_epoch is not None:
         known = length is not None or facts.train_iterable is True
         most = loader.num_batch_per_epoch
         length = None if not known else most if length is None else min(length, most)
-    if facts.train_iterable is True:
-        problems += _endless(config, length)
     own_updates = len(asked(config)) > 1 or facts.train_step is True
     timeline, found = _timeline(config, batching, length, own_updates=own_updates)
-    problems += found
+    problems = [*_uneven(loader, order), *_endless(config, facts, length), *found]
     if order is not None and timeline is not None and timeline.epoch_length is not None:
         batching = batches.counted(batching, order, timeline.epoch_length * batching.per_iteration)
     settled = batches.settled(order, loader, env.seed)
     return Training(batching, TrainData(loader=loader, order=settled, opaque=opaque), timeline), problems
 
 
-def _endless(config: Config, length: int | None) -> list[Problem]:
+def _endless(config: Config, facts: Facts, length: int | None) -> list[Problem]:
     """What a dataset that only iterates cannot do."""
+    if facts.train_iterable is not True:
+        return []
     found = []
     if length is None and isinstance(config.train_cfg, EpochLoop):
         text = "is missing, and the dataset has no length: its epochs have no end to plan."
@@ -80,12 +81,15 @@ def _endless(config: Config, length: int | None) -> list[Problem]:
     return found
 
 
-def _uneven(loader: DataLoader, samples: int, ranks: int | None) -> list[Problem]:
-    sampler = loader.sampler
-    if not isinstance(sampler, DefaultSampler) or sampler.round_up or not ranks or samples % ranks == 0:
+def _uneven(loader: DataLoader | Supplied, order: Order | None) -> list[Problem]:
+    sampler = loader.sampler if isinstance(loader, DataLoader) else None
+    if not isinstance(sampler, DefaultSampler) or sampler.round_up:
+        return []
+    if order is None or order.samples % order.world_size == 0:
         return []
     text = (
-        f"is false with {samples} samples on {ranks} ranks: some ranks would run out first and the rest hang."
+        f"is false with {order.samples} samples on {order.world_size} ranks: "
+        "some ranks would run out first and the rest hang."
     )
     path: Path = ("train_dataloader", "sampler", "round_up")
     return [problem("FD004", path, text, "Set round_up=True.")]
@@ -97,8 +101,8 @@ def _timeline(
     """The clock, from micro-batches per rank and epoch (`length`; None: unknown)."""
     loop = config.train_cfg
     assert loop is not None
-    per_iteration, steps = batching.per_iteration, batching.gradient_accumulation_steps or 1
-    window = steps if batching.clock == "micro" else 1
+    per_iteration, steps = batching.per_iteration, batching.gradient_accumulation_steps
+    window = steps if batching.clock == "micro" and steps is not None else 1
     epoch_length = None if length is None else length // per_iteration
     if epoch_length is not None and batching.tail == "drop" and isinstance(loop, EpochLoop):
         epoch_length = epoch_length // window * window
@@ -124,8 +128,9 @@ def _totals(loop: TrainLoop, epoch_length: int | None, whole: int) -> tuple[int,
     """Epochs and iterations of the run, a multiple of `whole`; of a loop of one's own, as far as it says them."""
     if isinstance(loop, IterLoop):
         return 1, loop.max_iters // whole * whole
-    if loop.max_epochs is None:
-        return 1, loop.max_iters if isinstance(loop, OwnTrainLoop) else None
+    if isinstance(loop, OwnTrainLoop) and loop.max_epochs is None:
+        return 1, loop.max_iters
+    assert loop.max_epochs is not None
     return loop.max_epochs, None if epoch_length is None else loop.max_epochs * epoch_length
 
 

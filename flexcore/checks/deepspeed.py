@@ -67,7 +67,7 @@ def _keys(
             code, why, remedy = REFUSED[full]
             yield problem(code, path, why, remedy)
         elif key not in known:
-            whose = f"DeepSpeed's {section.rstrip('.')}" if section else "DeepSpeed's configuration"
+            whose = f"DeepSpeed's {section.removesuffix('.')}" if section else "DeepSpeed's configuration"
             remedy = did_you_mean(str(key), [n for n in names if "." not in n]).strip()
             text = f"is not a key of {whose}, which would ignore it."
             yield problem("FK010", path, text, remedy or "Remove it.")
@@ -106,12 +106,14 @@ def _where(strategy: DeepSpeed, *keys: str) -> Path:
 
 def _zero(strategy: DeepSpeed) -> Iterator[Problem]:
     section = backends.asked(strategy).get("zero_optimization")
-    stage = section.get("stage", 0) if isinstance(section, dict) else 0
+    if not isinstance(section, dict):
+        return
+    stage = section.get("stage", 0)
     if type(stage) is int and not 0 <= stage <= 3:
         text = f"must be 0, 1, 2 or 3, got {shown(stage)}."
         yield problem("FK020", _where(strategy, "zero_optimization", "stage"), text, "Correct the value.")
     for key in ("offload_optimizer", "offload_param"):
-        settings = section.get(key) if isinstance(section, dict) else None
+        settings = section.get(key)
         if not isinstance(settings, dict):
             continue
         if settings.get("device") == "nvme":

@@ -50,7 +50,7 @@ def _launching(config: Config, facts: Facts, broken: frozenset[str]) -> Iterator
             "FP001", ("strategy",), text, "Run with --nproc N or torchrun, or use SingleDeviceStrategy."
         )
     if (
-        config.launcher not in (None, "none")
+        config.launcher is not None
         and facts.environment is not None
         and not launchers.present(launcher, seen)
     ):

@@ -75,7 +75,8 @@ def _predictions(config: Config, mode: str, counts: tuple[int | None, ...] | Non
         if isinstance(named.metric, Component) and is_dump(named.metric):
             path: Path = (f"{mode}_evaluator", named.name or i)
             yield from _dump(path, named.metric)
-            given.append(((*path, "out_file_path"), named.metric.kwargs.get("out_file_path", "x")))
+            if "out_file_path" in named.metric.kwargs:
+                given.append(((*path, "out_file_path"), named.metric.kwargs["out_file_path"]))
     for path, value in given:
         yield from _file(path, value)
     if len(given) > 1:
@@ -84,7 +85,7 @@ def _predictions(config: Config, mode: str, counts: tuple[int | None, ...] | Non
         text = f"asks for predictions to be written, and {mode}_cfg evaluates by a loop of its own."
         yield problem("FK019", given[0][0], text, "Remove it, and write them in the loop.")
     for i, entry in enumerate(getattr(config, f"{mode}_dataloader") or () if given else ()):
-        streams = counts is not None and i < len(counts) and counts[i] is None
+        streams = None in (counts or ())[i : i + 1]
         if is_opaque(entry.loader) or streams:
             text = "has an order of its own, and predictions are written in the dataset's."
             yield problem(

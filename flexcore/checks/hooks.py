@@ -1,5 +1,6 @@
 """Rules of what the built-in hooks can be set to, apart from checkpoints: ranges, contradictions, paths."""
 
+import math
 from collections.abc import Iterator
 
 from flexcore.checks.saving import placed
@@ -49,8 +50,6 @@ def built_in(config: Config, _: Facts, broken: frozenset[str]) -> Iterator[Probl
                 yield from _profiler(config, hook, path)
             case Throughput():
                 yield from _throughput(hook, path)
-            case _:
-                pass
 
 
 def _least(path: Path, value: float, least: float) -> Iterator[Problem]:
@@ -99,7 +98,7 @@ def _before_saving(config: Config, hook: EMA, path: Path) -> Iterator[Problem]:
     if saves is None or not (valid_priority(hook.priority) and valid_priority(saves.priority)):
         return
     own, theirs = priority_of(hook), priority_of(saves)
-    if own > theirs or (own == theirs and running.index(hook) > running.index(saves)):
+    if own > theirs or (own == theirs and saves in running[: running.index(hook)]):
         text = f"is {own}, which runs after CheckpointHook ({theirs}); it must run before."
         yield problem("FK020", (*path, "priority"), text, "Leave it out (NORMAL, 50).")
 
@@ -170,5 +169,5 @@ def _throughput(hook: Throughput, path: Path) -> Iterator[Problem]:
         if value is None and getattr(hook, other) is not None:
             text = f"is missing, and MFU needs it besides {other}."
             yield problem("FK012", (*path, key), text, f"Add {key}, or remove {other}.")
-        if value is not None and not 0 < value < float("inf"):
-            yield problem("FK020", (*path, key), f"must be above 0, got {shown(value)}.", FIX)
+        if value is not None and not 0 < value < math.inf:
+            yield problem("FK020", (*path, key), f"must be a finite number > 0, got {shown(value)}.", FIX)

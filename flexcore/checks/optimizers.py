@@ -77,7 +77,8 @@ def _nearest(key: str, names: list[str]) -> str:
         part for name in names for part in (*name.split("."), name.rpartition(".")[0]) if part
     )
     return (
-        did_you_mean(key, parts).strip() or f"Parameters: {shown(', '.join(n.lstrip('.') for n in names))}."
+        did_you_mean(key, parts).strip()
+        or f"Parameters: {shown(', '.join(n.removeprefix('.') for n in names))}."
     )
 
 

@@ -25,7 +25,7 @@ def owning(config: Config, facts: Facts, broken: frozenset[str]) -> Iterator[Pro
     every = asked(config)
     if isinstance(config.optim_wrapper, OptimDict):
         yield from _several(every)
-        yield from _strategy(config, facts, broken)
+        yield from _strategy(config, facts)
         yield from _stepped(facts)
         if facts.parameters is not None:
             yield from _shared_out(every, facts.parameters)
@@ -59,9 +59,9 @@ def _several(every: Sequence[Asked]) -> Iterator[Problem]:
             )
 
 
-def _strategy(config: Config, facts: Facts, broken: frozenset[str]) -> Iterator[Problem]:
+def _strategy(config: Config, facts: Facts) -> Iterator[Problem]:
     strategy = chosen_strategy(config, facts)
-    if not isinstance(strategy, SingleDevice | DDP) and "strategy" not in broken:
+    if not isinstance(strategy, SingleDevice | DDP):
         text = f"{strategy.NAME} with several optimizers is understood but not built yet."
         yield problem("FK014", ("strategy",), text, "Use DDPStrategy or SingleDeviceStrategy.")
 

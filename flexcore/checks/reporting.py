@@ -119,8 +119,6 @@ def _backends(config: Config) -> Iterator[Problem]:
                 yield from _wandb(backend, path)
             case MLflowBackend():
                 yield from _mlflow(backend, path)
-            case _:
-                pass
 
 
 def _wandb(backend: WandbBackend, path: Path) -> Iterator[Problem]:

@@ -1,5 +1,6 @@
 """Rules of hooks and checkpoints: priorities, slots, names, best-metric rules."""
 
+import math
 import re
 import string
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from flexcore.saving import PUBLISHED, as_tuple, best_rules, last_part
 from flexcore.schedules import ReduceOnPlateau
 
 PRIORITY_NAMES = f"Names: {', '.join(PRIORITIES)}."
+MANY = 10**18  # iterations: none counts further
 PLAIN_SPEC = re.compile(r"0?[0-9]{0,2}d?")
 
 
@@ -103,7 +105,7 @@ def _points(config: Config, hook: Checkpoint, path: Path) -> Iterator[Problem]:
         text = f"must be -1 (all) or at least 1, got {hook.max_keep_ckpts}."
         yield problem("FK020", (*path, "max_keep_ckpts"), text, "Correct the value.")
     minutes = hook.interval_minutes
-    if minutes is not None and not 0 < minutes < float("inf"):
+    if minutes is not None and not 0 < minutes < math.inf:
         text = f"must be a finite number > 0, got {shown(minutes)}."
         yield problem("FK020", (*path, "interval_minutes"), text, "Correct the value.")
     never = hook.interval is not None and hook.interval <= 0
@@ -181,17 +183,16 @@ def _schedulers(config: Config, hook: Checkpoint, path: Path) -> Iterator[Proble
 def _names_files(template: str) -> bool:
     """One plain counter, and a visible file name that no other kind of checkpoint's can equal."""
     try:
-        fields = [parts[1:] for parts in string.Formatter().parse(template) if parts[1] is not None]
+        parts = tuple(string.Formatter().parse(template))
     except ValueError:
         return False
-    if (
-        len(fields) != 1
-        or fields[0][0] not in ("", "0")
-        or fields[0][2]
-        or not PLAIN_SPEC.fullmatch(fields[0][1] or "")
-    ):
+    fields = [(field, str(spec), form) for _, field, spec, form in parts if field is not None]
+    if len(fields) != 1:
         return False
-    name = template.format(10**18)
+    ((field, spec, form),) = fields
+    if field not in ("", "0") or form or not PLAIN_SPEC.fullmatch(spec):
+        return False
+    name = template.format(MANY)
     hidden = (
         name.startswith((".", "best_", "timed_iter_", "stopped_iter_"))
         or any(c in name for c in "/\\")

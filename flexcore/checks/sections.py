@@ -77,8 +77,10 @@ def ranges(config: Config, _: Facts, __: frozenset[str]) -> Iterator[Problem]:
 
 
 def _pattern(path: Path, value: str | None) -> Iterator[Problem]:
+    if value is None:
+        return
     try:
-        re.compile(value or "")
+        re.compile(value)
     except (re.error, OverflowError, RecursionError) as error:
         text = f"is not a regular expression: {shown(value)}: {error}."
         yield problem("FK020", path, text, "Correct the pattern.")

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from flexcore.components import last_segment, thaw
+from flexcore.components import Component, last_segment, thaw
 from flexcore.config import AmpOptim, Config
 from flexcore.environment import chosen_strategy, known_world_size
 from flexcore.facts import Facts
@@ -46,16 +46,20 @@ def _ranges(strategy: FSDP, world_size: int | None) -> Iterator[Problem]:
         text = "and wrap both choose the units."
         yield problem("FK019", (*PLACE, "wrap_min_params"), text, "Keep one of them.")
     size = strategy.shard_size
-    if size is not None and size >= 1 and world_size is not None and world_size % size:
-        able = ", ".join(str(n) for n in range(1, world_size + 1) if world_size % n == 0)
+    able = () if world_size is None else _divisors(world_size)
+    if size is not None and able and max(size, 1) not in able:
         text = f"{size} ranks cannot share a copy evenly in a world of {world_size}."
-        yield problem("FP020", (*PLACE, "shard_size"), text, f"Use one of {able}.")
+        yield problem("FP020", (*PLACE, "shard_size"), text, f"Use one of {', '.join(map(str, able))}.")
     again, shares = strategy.reshard_after_forward, world_size if size is None else size
     if type(again) is int and (again < 2 or (shares is not None and shares % again)):
         text = f"{again} is no part of a copy's ranks to reshard to."
         yield problem(
             "FP020", (*PLACE, "reshard_after_forward"), text, "Use true, false or a divisor of shard_size."
         )
+
+
+def _divisors(number: int) -> tuple[int, ...]:
+    return (*(n for n in range(1, number) if number % n == 0), number)
 
 
 def _translated(wrapper: WrappedFSDP1, shard_size: int | None) -> Iterator[Problem]:
@@ -90,7 +94,8 @@ def _translated(wrapper: WrappedFSDP1, shard_size: int | None) -> Iterator[Probl
 
 def _optimizers(config: Config) -> Iterator[Problem]:
     for one in asked(config):
-        name = last_segment(getattr(one.wrapper.optimizer, "type", ""))
+        optimizer = one.wrapper.optimizer
+        name = last_segment(optimizer.type) if isinstance(optimizer, Component) else None
         if name in WHOLE_PARAMETER:
             text = f"{name} looks at whole parameters, and a rank holds a share of each."
             remedy = "Use an optimizer that goes number by number, or DDPStrategy."

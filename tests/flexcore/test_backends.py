@@ -69,6 +69,8 @@ def test_the_batch_identity_is_the_plans():
             "steps_per_print": 5, "timers": {"throughput": {"enabled": True}}, "zero_force_ds_cpu_optimizer": True}),
         ({"bf16": {"enabled": True, "immediate_grad_update": True}, "zero_optimization": {"stage": 1}}, {}, {
             "bf16": {"enabled": True, "immediate_grad_update": True}, "zero_optimization": {"stage": 1}}),
+        ({}, {"type": "AmpOptimWrapper"}, {
+            "torch_autocast": {"enabled": True, "dtype": "bfloat16", "lower_precision_safe_modules": []}}),
         ({"config": {"bf16": None, "timers": None, "zero_optimization": None, "steps_per_print": None}}, {}, {}),
         ({"zero_optimization": {"stage": None, "overlap_comm": None}, "fp16": {"enabled": None}}, {}, {}),
         ({"activation_checkpointing": {"profile": True}, "config": {"activation_checkpointing": {"profile": True}}}, {}, {"activation_checkpointing": {"profile": True}}),

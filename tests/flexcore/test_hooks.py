@@ -165,7 +165,7 @@ CASES = {
         base(custom_hooks=[{"type": "ThroughputHook", "peak_flops": 0}]),
         [
             f"{AT}.flops_per_sample: is missing, and MFU needs it besides peak_flops. Add flops_per_sample, or remove peak_flops. [FK012]",
-            f"{AT}.peak_flops: must be above 0, got 0.0. Correct the value. [FK020]",
+            f"{AT}.peak_flops: must be a finite number > 0, got 0.0. Correct the value. [FK020]",
         ],
     ),
     "published": (

@@ -14,6 +14,7 @@ from flexcore.run_plan import Fresh, Names
 from flexcore.strategies import Compile
 from flexcore.timeline import SavePoints
 from tests.flexcore.base import KNOWN, base, planned, told, validating
+from tests.strategies import checkpoint
 
 TESTS = {"test_dataloader": {"dataset": "pkg:D", "batch_size": 5}, "test_evaluator": "pkg:M", "test_cfg": {}}
 WHOLE = {**validating(), **TESTS}
@@ -72,6 +73,8 @@ def test_a_mode_has_its_parts_alone(mode, smoke):
     assert bool(plan.optimizers) is trains
     assert (plan.validation is not None) is validates
     assert (plan.testing is not None) is (tests or smoke)
+    for part in (plan.validation, plan.testing):
+        assert part is None or part.loaders[0].max_batches == (1 if smoke else None)
 
 
 def test_a_smoke_run_starts_fresh_and_saves_once():
@@ -148,3 +151,26 @@ def test_a_config_is_planned_as_what_it_was_parsed_from():
     for facts in (Facts(), KNOWN):
         assert flexcore.plan(parse(WHOLE), facts) == flexcore.plan(WHOLE, facts)
     assert flexcore.plan(WHOLE, KNOWN).model == Component(type="pkg.models:Net", kwargs=Data((("width", 8),)))
+
+
+def test_a_checkpoint_that_cannot_go_on_leaves_no_plan():
+    config, facts = base(resume=True), evolve(KNOWN, checkpoints=(checkpoint(76),))
+    text = (
+        "resume: 'w/checkpoints/iter_76' has done 76 iterations and this run ends at 75. "
+        "Train for longer, or start in another work_dir. [FC005]"
+    )
+    assert told(config, facts) == [text]
+    with pytest.raises(flexcore.ConfigError) as caught:
+        flexcore.plan(config, facts)
+    assert str(caught.value) == text
+
+
+def test_what_cannot_have_been_observed_is_told_after_what_is_no_config():
+    assert [problem.path for problem in flexcore.lint([1], Facts(entropy=-1))] == [(), ("facts", "entropy")]
+
+
+def test_a_model_is_shared_out_over_the_ranks():
+    sharding = planned(
+        evolve(KNOWN, world_size=4), strategy={"type": "FSDPStrategy", "shard_size": 2}
+    ).sharding
+    assert (sharding.shards, sharding.replicas) == (2, 2)

@@ -1,5 +1,7 @@
 """Events by arithmetic against a loop that steps through every iteration."""
 
+import pytest
+from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -7,6 +9,8 @@ from flexcore.timeline import (
     SavePoints,
     Timeline,
     closes,
+    due_after_epoch,
+    interval_at,
     last_saves,
     next_save,
     next_validation,
@@ -140,3 +144,48 @@ def test_an_unknown_length_is_unknown_everywhere():
     assert next_save(clock, SavePoints(interval=1, by_epoch=True), 0) is None
     assert list(last_saves(clock, SavePoints(interval=1, by_epoch=True), 9)) == []
     assert window_at(clock, 5) == (4, 2)
+
+
+EPOCHS = Timeline(by_epoch=True, epoch_length=10, max_epochs=9, max_iters=90, validates=True)
+RISING = evolve(EPOCHS, val_interval=2, dynamic_intervals=((5, 3), (8, 1)))
+
+
+def test_epochs_close_their_windows_in_a_run_of_any_length():
+    clock = evolve(EPOCHS, max_iters=None, window=4, tail="step")
+    assert [window_at(clock, i) for i in (3, 7, 8, 9, 10, 29)] == [
+        (0, 4), (4, 4), (8, 2), (8, 2), (10, 4), (28, 2),
+    ]  # fmt: skip
+
+
+def test_a_milestone_rules_from_the_check_before_it():
+    assert [interval_at(RISING, done) for done in (1, 3, 4, 6, 7, 9)] == [2, 2, 3, 3, 1, 1]
+    assert [done for done in range(10) if validates_after(RISING, done)] == [2, 6, 7, 8, 9]
+    assert [next_validation(RISING, done) for done in range(10)] == [2, 2, 6, 6, 6, 6, 7, 8, 9, None]
+    assert [next_validation(EPOCHS, done) for done in (0, 1, 8, 9)] == [1, 2, 9, None]
+    assert [validates_after(EPOCHS, done) for done in (0, 1, 9)] == [False, True, True]
+
+
+def test_the_end_validates_unless_it_comes_before_the_first():
+    sparse = evolve(EPOCHS, val_interval=7)
+    assert [next_validation(sparse, done) for done in (0, 6, 7, 8, 9)] == [7, 7, 9, 9, None]
+    assert next_validation(evolve(sparse, val_begin=9), 0) == 9
+    assert next_validation(evolve(sparse, val_begin=10), 0) is None
+    endless = evolve(sparse, by_epoch=False, max_iters=None)
+    assert [next_validation(endless, done) for done in (0, 7, 9)] == [7, 14, 14]
+
+
+@pytest.mark.parametrize(
+    ("interval", "begin", "due"), [(1, 0, [1, 2, 3, 4, 5]), (2, 0, [2, 4]), (2, 1, [1, 3, 5]), (1, 4, [4, 5]), (0, 0, []), (-1, 0, [])]
+)  # fmt: skip
+def test_saves_after_epochs_of_a_loop_of_ones_own(interval, begin, due):
+    points = SavePoints(interval=interval, by_epoch=True, save_begin=begin)
+    assert [epochs for epochs in range(6) if due_after_epoch(points, epochs)] == due
+    assert not any(due_after_epoch(evolve(points, by_epoch=False), epochs) for epochs in range(6))
+
+
+def test_saves_of_a_run_without_an_end_and_of_one_without_a_step():
+    points = SavePoints(interval=4, by_epoch=False)
+    endless = Timeline(by_epoch=False, epoch_length=None, max_epochs=1, max_iters=None)
+    assert list(last_saves(endless, points, 9)) == [(8, 8), (4, 4)]
+    still = evolve(endless, max_iters=0)
+    assert (list(last_saves(still, points, 0)), list(saves(still, points))) == ([], [])

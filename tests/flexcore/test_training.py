@@ -5,6 +5,7 @@ from attrs import evolve
 
 import flexcore
 from flexcore import Facts
+from flexcore.sampling import Order
 from flexcore.timeline import Timeline
 from flexcore.training import smoked
 from tests.flexcore.base import KNOWN, base, planned, told
@@ -52,6 +53,11 @@ def wrapped(steps, tail="carry"):
      evolve(EPOCHS, val_begin=2, val_interval=5, max_seconds=9.0, dynamic_intervals=((3, 1),))),
     ({"val_dataloader": LOADER, "val_evaluator": "pkg:M", "val_cfg": {}}, {}, evolve(EPOCHS, validates=True)),
     ({}, {"train_step": True}, evolve(EPOCHS, updates="model")),
+    ({"optim_wrapper": {"a": wrapped(1), "b": wrapped(1)}}, {}, evolve(EPOCHS, updates="model")),
+    ({"train_cfg": {"by_epoch": False, "max_iters": 0}}, {}, evolve(ITERATIONS, max_iters=0)),
+    ({"global_batch_size": 8, "launcher": "pytorch"}, {"world_size": None}, evolve(EPOCHS, epoch_length=None, max_iters=None)),
+    ({"train_dataloader": flexcore.Supplied(), "train_cfg": BY_ITERATION}, {"train_samples": None, "train_iterable": True},
+     evolve(ITERATIONS, epoch_length=None)),
     ({"train_cfg": {"type": "pkg:Loop", "max_epochs": 2, "val_interval": 3}}, {},
      evolve(EPOCHS, max_epochs=2, max_iters=50, val_interval=3, opaque=True)),
     ({"train_cfg": {"type": "pkg:Loop", "max_iters": 50}}, {}, evolve(ITERATIONS, max_iters=50, opaque=True)),
@@ -143,3 +149,39 @@ def test_a_schedule_begins_within_the_run(schedule, expected):
     late = {"type": "StepLR", "step_size": 1, **schedule}
     fine = {"type": "StepLR", "step_size": 1, "begin": 2}
     assert told(base(param_scheduler=[fine, late])) == [expected.replace(".0.", ".1.")]
+
+
+def test_lists_of_several_optimizers_are_all_told():
+    late = [{"type": "StepLR", "step_size": 1, "begin": 4}]
+    config = base(optim_wrapper={"a": wrapped(1), "b": wrapped(1)}, param_scheduler={"a": late, "b": late})
+    assert told(config) == [
+        f"param_scheduler.{name}.0.begin: is epoch 4, and the run ends at 3. Begin it before the run ends. [FS001]"
+        for name in "ab"
+    ]
+
+
+def test_a_run_of_no_length_has_no_end_to_begin_before():
+    schedules = [{"type": "ConstantLR", "by_epoch": False, "end": 5}]
+    assert told(base(train_cfg={"by_epoch": True, "max_epochs": 0}, param_scheduler=schedules)) == []
+
+
+def test_epochs_and_iterations_meet_by_the_epochs_length():
+    """From 0 at iteration 25 while the cosine goes down through epoch 1."""
+    rising = {"type": "LinearLR", "start_factor": 0, "by_epoch": False, "begin": 25, "end": 50}
+    falling = {"type": "CosineAnnealingLR", "eta_min": 0.1, "begin": 1, "end": 2}
+    text = (
+        "starts at a factor of 0 while it meets a schedule that steps from value to value: no factor leads up "
+        "from 0. Start above 0, or let one end where the other begins. [FS002]"
+    )
+    assert told(base(param_scheduler=[rising, falling])) == [f"param_scheduler.0: {text}"]
+    assert told(base(param_scheduler=[rising, {**falling, "begin": 2, "end": 3}])) == []
+
+
+def test_an_order_without_a_seed_is_settled_if_it_is_not_shuffled():
+    facts = Facts(train_samples=100, world_size=1)
+    still, moved = (
+        planned(facts, randomness=None, train_dataloader={**LOADER, "sampler": {"type": "DefaultSampler", "shuffle": shuffle}})
+        for shuffle in (False, True)
+    )  # fmt: skip
+    assert still.train.order == Order(samples=100, shuffle=False, seed=0, world_size=1, micro_batch_size=4)
+    assert moved.train.order is None

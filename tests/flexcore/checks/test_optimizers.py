@@ -70,6 +70,11 @@ CASES = {
         base(optim_wrapper={"optimizer": {"type": "pkg:Mine", "lr": 0.1}, "paramwise_cfg": {"custom_keys": {
             "a": {"lr": 0.2, "weight_decay": 0.0, "betas": (0.1, 0.2)}}}}), KNOWN, []
     ),
+    "settings every optimizer has, without a rate": (
+        base(optim_wrapper={"optimizer": {"type": "pkg:Mine"}, "paramwise_cfg": {"custom_keys": {"a": {"lr": 0.2}}}}), KNOWN, [
+        "optim_wrapper.paramwise_cfg: multiplies the LR, which the optimizer's config does not give. Give lr in optim_wrapper.optimizer. [FS011]",
+    ]
+    ),
     "LBFGS": (base(optim_wrapper=wrapper("LBFGS")), KNOWN, [
         "optim_wrapper.optimizer.type: 'LBFGS' is known but not built: it evaluates the loss several times a step, through a closure, so no plan can count its steps. Use AdamW or SGD. [FK014]",
     ]),
