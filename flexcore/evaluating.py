@@ -65,7 +65,7 @@ def _predictions(config: Config, mode: str, loop: ValLoop | TestLoop) -> str | N
     return loop.predictions
 
 
-def mark_of(plan: Plan, mode: str, completed: int) -> str:
+def mark_of(plan: Plan, mode: str, completed: int | str) -> str:
     """What a predictions file's name ends with: the iteration of a validation while training, so that each has its own."""
     return f"_iter_{completed}" if plan.mode == "train" and mode == "val" else ""
 

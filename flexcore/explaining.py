@@ -36,7 +36,7 @@ def _what(plan: Plan) -> Iterator[str]:
 
 
 def _evaluations(plan: Plan) -> Iterator[str]:
-    for label, part in (("validation", plan.validation), ("test", plan.testing)):
+    for label, mode, part in (("validation", "val", plan.validation), ("test", "test", plan.testing)):
         if part is None:
             continue
         for data in part.loaders:
@@ -53,7 +53,8 @@ def _evaluations(plan: Plan) -> Iterator[str]:
         elif part.tta is not None:
             yield row("", f"each batch augmented and merged by {thing(part.tta)}")
         if part.predictions is not None:
-            each = ", _iter_<n> in each validation's name" if mark_of(plan, label[:3], 0) else ""
+            mark = mark_of(plan, mode, "<n>")
+            each = f", {mark} in each validation's name" if mark else ""
             yield row("", f"predictions to {part.predictions}, in dataset order{each}")
 
 
@@ -110,9 +111,9 @@ def _keeping(plan: Plan) -> Iterator[str]:
 
 def _some(events: Iterable[str]) -> str:
     """The first few events and a note that there are more, without walking them all."""
-    first = list(islice(iter(events), SHOWN_EVENTS + 1))
-    more = ", ..." if len(first) > SHOWN_EVENTS else ""
-    return (", ".join(first[:SHOWN_EVENTS]) + more) or "never"
+    walk = iter(events)
+    first = ", ".join(islice(walk, SHOWN_EVENTS))
+    return (first if next(walk, None) is None else f"{first}, ...") or "never"
 
 
 def _hooks(plan: Plan) -> Iterator[str]:

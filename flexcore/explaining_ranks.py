@@ -26,7 +26,7 @@ def ranks_of(plan: Plan) -> Iterator[str]:
     if isinstance(plan.strategy, DeepSpeed):
         yield row("", f"ZeRO stage {stage(plan.strategy)}: {SHARED[stage(plan.strategy)]}")
     origin = "given" if env.seed_given else "drawn from entropy" if was_drawn(plan) else "the checkpoint's"
-    yield row("seed", or_unknown(env.seed, "entropy") if env.seed is None else f"{env.seed} ({origin})",
+    yield row("seed", "? (needs entropy)" if env.seed is None else f"{env.seed} ({origin})",
                "deterministic algorithms" if env.deterministic else "")  # fmt: skip
 
 

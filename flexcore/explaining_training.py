@@ -17,8 +17,9 @@ from flexcore.timeline import Timeline
 
 def batches_of(plan: Plan) -> Iterator[str]:
     batch = plan.batching
-    if batch is None or plan.train is None:
+    if batch is None:
         return
+    assert plan.train is not None
     missing = "train_batch_size" if batch.micro_batch_size is None else "world_size"
     yield row("batch", or_unknown(batch.micro_batch_size, "train_batch_size"), "micro x",
                or_unknown(batch.gradient_accumulation_steps, "world_size"), "accumulation x", or_unknown(batch.data_parallel_size, "world_size"),
@@ -130,7 +131,8 @@ def _alike(groups: Iterable[Group]) -> Iterator[str]:
 
 
 def _curve(plan: Plan, key: str, optimizer: str | None) -> str:
-    total = plan.timeline.max_iters if plan.timeline is not None else None
+    assert plan.timeline is not None
+    total = plan.timeline.max_iters
     if not total:
         return "?"
     end = questions.foreseen(plan, key, total, optimizer)
@@ -139,4 +141,4 @@ def _curve(plan: Plan, key: str, optimizer: str | None) -> str:
     if None in values:
         return questions.value_at(plan, key, optimizer=optimizer).reason
     rest = "" if end == total else "  then by the recursion"
-    return "  ".join(f"{number(value)} @{i}" for i, value in zip(points, values, strict=True)) + rest
+    return "  ".join(map("{} @{}".format, map(number, values), points)) + rest

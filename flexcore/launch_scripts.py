@@ -90,7 +90,7 @@ def _line(*words: str) -> str:
 
 def _name(plan: Plan, rest: str, limit: int) -> str:
     """The experiment's name in letters, digits and `rest`, as job names and labels want it."""
-    return re.sub(rf"[^A-Za-z0-9{rest}]+", "-", plan.names.experiment_name).strip("-.")[:limit] or "flexcore"
+    return re.sub(rf"[^A-Za-z0-9{rest}]+", "-", plan.names.experiment_name)[:limit].strip("-.") or "flexcore"
 
 
 def _about(plan: Plan, request: Request) -> str:

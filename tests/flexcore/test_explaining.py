@@ -122,6 +122,7 @@ LOOKS = "validates    when its loop asks"
         (validating(train_cfg={**OWN, "max_iters": 40}), [LOOKS, "saves        every 1000 iterations, at the end", "keeps        all"]),
         (base(train_cfg=OWN, default_hooks={"checkpoint": None}), []),
         (base(train_cfg=OWN, **C(interval=-1, save_last=False)), ["saves        never", "keeps        all"]),
+        (base(train_cfg=OWN, **C(interval=0)), ["saves        at the end", "keeps        all"]),
         (base(train_cfg=OWN, **C(interval=1, save_last=False, by_epoch=False)), ["saves        every 1 iterations", "keeps        all"]),
         (base(train_cfg={**OWN, "max_epochs": 2}, **C(interval=2)),
          ["saves        every 2 epochs that its loop ends, at the end", "keeps        all"]),

@@ -135,6 +135,10 @@ NAMED = evolve(
         ParameterFact(name=f"a.{i}.{n}", shape=(1,)) for i in range(600) for n in ("weight", "bias")
     ),
 )
+PARTED = evolve(
+    KNOWN,
+    parameters=tuple(ParameterFact(name=n, shape=(1,)) for n in ("one.weight", "one.bias", "other.weight")),
+)
 LINEAR = {"type": "LinearLR", "by_epoch": False, "end": 10}  # from a third
 PLATEAU = {"type": "ReduceOnPlateauLR", "monitor": "acc"}
 RAISED = {"type": "CosineAnnealingLR", "by_epoch": False, "eta_min": 0.01, "end": 5 * 10**8, "T_max": 10**8}
@@ -174,6 +178,11 @@ SGD = "optimizer    SGD(lr=0.1)"
         ({"param_scheduler": {"type": "PolyLR"}, **AMONG}, RANKLESS, [SGD, "lr           ? (needs world_size)"]),
         ({"param_scheduler": PLATEAU, **VALIDATION}, KNOWN,
          [SGD, "lr           ReduceOnPlateau: validations of acc decide it (ReduceOnPlateau)"]),
+        ({"param_scheduler": {"one": [], "other": PLATEAU}, **VALIDATION,
+          "optim_wrapper": {"one": decayed(bias_lr_mult=2), "other": SEVERAL["other"]}}, evolve(PARTED, train_step=True),
+         ["optimizer    one: SGD(lr=0.1, weight_decay=0.01)",
+          "groups       one: 2: 1 with lr 0.1 weight_decay 0.01, 1 with lr 0.2 weight_decay 0.01", "lr           one: 0.1 throughout",
+          "optimizer    other: SGD(lr=0.3)", "lr           other: ReduceOnPlateau: validations of acc decide it (ReduceOnPlateau)"]),
         ({"param_scheduler": LINEAR, "train_cfg": OWN}, KNOWN, [SGD, "lr           Linear: ?"]),
         ({"param_scheduler": [RAISED, {**LINEAR, "end": 10**9}], "train_cfg": {"by_epoch": False, "max_iters": 10**9}}, KNOWN,
          [SGD, "lr           Cosine, then Linear: 0.03333 @0  0.03333 @25000  0.03334 @50000  0.03334 @75000  0.03334 @99999  then by the recursion"]),

@@ -117,6 +117,130 @@ spec:
 """  # fmt: skip
 
 
+ALONE = Request(config="configs/\u00e9.py", overrides=("model.width=8", "it's"))
+ODD = "--X--7 my.Exp_@" + "x" * 70 + "X"
+
+
+def test_scripts_for_one_rank_ask_for_nothing_that_was_not_asked():
+    def only(kind, name=ODD):
+        return text(kind, ALONE, experiment_name=name, global_batch_size=None)
+
+    line = "'configs/\u00e9.py' model.width=8 'it'\\''s'"
+    assert (
+        only("slurm").partition("\n\nexport ")[0]
+        == f"""\
+#!/bin/bash
+# 1 rank on 1 node, 4 samples a step; each task is a rank. They meet on the first node, at a port that follows from the
+# job's id. Submit with: sbatch FILE
+#SBATCH --job-name=X--7-my.Exp_-{"x" * 45}
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=1
+#SBATCH --output=%x-%j.out
+#SBATCH --open-mode=append
+#SBATCH --signal=USR1@120
+#SBATCH --requeue"""
+    )
+    assert 'export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"\n' in only("slurm")
+    assert f"\nsrun --kill-on-bad-exit=0 --wait=90 flexcore run {line}\n" in only("slurm")
+    assert (
+        only("torchrun")
+        == f"""\
+#!/bin/bash
+# 1 rank on 1 node, 4 samples a step. Run this on this node.
+# torchrun ends with 1 whenever a rank does not end with 0, 75 (preempted and saved) included, and gives
+# ranks that are told to stop 30 s. `flexcore run --nproc` passes codes on, and waits.
+export OMP_NUM_THREADS="${{OMP_NUM_THREADS:-1}}"
+exec torchrun --standalone \\
+  --nproc-per-node=1 --max-restarts=3 --signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1 \\
+  -m shell run {line}
+"""
+    )
+    assert (
+        only("mpi")
+        == f"""\
+#!/bin/bash
+# 1 rank on 1 node, 4 samples a step, by Open MPI, or by MPICH or Intel MPI: whichever mpirun is found first.
+# Have it stopped by SIGUSR1: mpirun answers SIGTERM by killing its ranks within 2 s, before they have saved.
+export OMP_NUM_THREADS="${{OMP_NUM_THREADS:-1}}"
+case "$(mpirun --version)" in
+  *"Open MPI"*)
+    exec mpirun -n 1 --map-by ppr:1:node -x OMP_NUM_THREADS \\
+      flexcore run {line}
+    ;;
+  *)
+    exec mpirun -n 1 -ppn 1 \\
+      flexcore run {line}
+    ;;
+esac
+"""
+    )
+    assert only("k8s") == f"""\
+# 1 rank on 1 node, 4 samples a step. Submit with: kubectl create -f FILE
+# work_dir must be a volume that all nodes share and that outlives their pods: add it to the runtime.
+apiVersion: trainer.kubeflow.org/v1alpha1
+kind: TrainJob
+metadata:
+  name: "x--7-my-exp-{"x" * 26}"
+spec:
+  runtimeRef:
+    name: torch-distributed
+  trainer:
+    image: ""
+    numNodes: 1
+    numProcPerNode: 1
+    command: ["torchrun", "-m", "shell", "run", "configs/\u00e9.py", "model.width=8", "it's"]
+"""  # fmt: skip
+
+
+MARKS = {"slurm": "#SBATCH --job-name=", "torchrun": "--rdzv-id=", "k8s": '  name: "'}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("\u00e9", ("flexcore", "flexcore", "flexcore")),
+        (ODD, (f"X--7-my.Exp_-{'x' * 45}", f"X--7-my-Exp_-{'x' * 45}", f"x--7-my-exp-{'x' * 26}")),
+        ("a" * 39 + "-b", ("a" * 39 + "-b", "a" * 39 + "-b", "a" * 39)),
+        ("a" * 59 + ".-b", ("a" * 59, "a" * 59, "a" * 40)),
+        ("X.Y_Z", ("X.Y_Z", "X-Y_Z", "x-y-z")),
+        ("7up", ("7up", "7up", "run-7up")),
+    ],
+    ids=str,
+)
+def test_names_are_cut_to_what_each_takes(name, expected):
+    """No longer than it may be, with letters or digits at both ends, and between them only what its reader takes."""
+    found = [text(kind, experiment_name=name).partition(mark)[2].split()[0] for kind, mark in MARKS.items()]
+    assert [one.removesuffix('"') for one in found] == list(expected)
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        (Request(config="c", nproc=2), "# 2 ranks on 1 node, 8 samples a step."),
+        (Request(config="c", nodes=2), "# 2 ranks on 2 nodes, 8 samples a step."),
+        (Request(config="c", nodes=40, nproc=8), "# 320 ranks on 40 nodes, 1,280 samples a step."),
+    ],
+)
+def test_a_script_tells_how_many_ranks_and_samples(asked, told):
+    assert text("torchrun", asked).splitlines()[1].startswith(told)
+    assert text("torchrun", Request(config="c"), mode="val", **EVALUATED).splitlines()[1] == (
+        "# 1 rank on 1 node. Run this on this node."
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("slurm", (("SLURM_PROCID", "0"), ("SLURM_STEP_ID", "0"), ("SLURM_STEP_NUM_TASKS", "6"))),
+        ("mpi", (("OMPI_COMM_WORLD_RANK", "0"), ("OMPI_COMM_WORLD_SIZE", "6"))),
+        ("torchrun", (("RANK", "0"), ("WORLD_SIZE", "6"))),
+        ("k8s", (("RANK", "0"), ("WORLD_SIZE", "6"))),
+    ],
+)
+def test_the_variables_ranks_will_find(kind, expected):
+    assert environment(kind, Request(config="c", nodes=2, nproc=3)) == expected
+
+
 words = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Zl", "Zp"]), min_size=1)
 requests = st.builds(
     Request, config=words, overrides=st.lists(words, max_size=3).map(tuple), nodes=st.integers(1, 9),

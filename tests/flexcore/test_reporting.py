@@ -6,7 +6,6 @@ from attrs import evolve
 import flexcore
 from flexcore import Facts
 from flexcore.components import Data
-from flexcore.hparams import hparams
 from flexcore.log_rules import LogRule
 from flexcore.log_specs import LocalBackend, MLflowBackend, TensorBoardBackend, WandbBackend, WandbInit
 from flexcore.problems import usable
@@ -368,20 +367,6 @@ def test_a_checkpoint_of_another_work_dir_or_without_a_record_begins_one():
     assert record_of(other, resume=True, load_from="elsewhere/iter_50")[0].startswith("20260102_030405_")
     silent = evolve(STARTED, checkpoints=(checkpoint(50),))
     assert record_of(silent, resume=True)[0].startswith("20260102_030405_")
-
-
-def test_hyperparameters_are_flat_names_and_single_values():
-    plan = planned(
-        custom_hooks=[{"type": "pkg:Hook", "at": [1, 2], "parts": [{"a": 1}, {"a": None}]}],
-        randomness={"seed": 5},
-    )
-    found = dict(hparams(plan))
-    assert found["custom_hooks.0.type"] == "pkg:Hook"
-    assert found["custom_hooks.0.at"] == "[1, 2]"
-    assert found["custom_hooks.0.parts.0.a"] == 1
-    assert "custom_hooks.0.parts.1.a" not in found
-    assert (found["randomness.seed"], found["plan.seed"], found["plan.world_size"]) == (5, 5, 1)
-    assert {name.split(".")[0] for name, _ in hparams(plan, ("randomness",))} == {"randomness", "plan"}
 
 
 def test_settings_of_trackers_that_fit_are_taken():
