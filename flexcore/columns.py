@@ -26,7 +26,7 @@ def side_by_side(plan: Plan, world_sizes: Iterable[int]) -> str:
     widths = [max(len(row[c]) for row in table) for c in range(len(header))]
     lines = [
         "  ".join(
-            [row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))]
+            [row[0].ljust(widths[0]), *(row[c].rjust(widths[c]) for c in range(1, len(header)))]
         )
         for row in table
     ]
@@ -39,14 +39,16 @@ def _of(name: str | None) -> str:
 
 def _column(plan: Plan) -> list[str]:
     batch, clock = plan.batching, plan.timeline
-    if batch is None or clock is None:
-        return ["-"] * (len(BATCH) + 2 * len(plan.optimizers) + len(LENGTH))
+    if batch is None:
+        return ["-"] * (len(BATCH) + len(LENGTH))
+    assert clock is not None
     total = clock.max_iters
     samples = None if total is None or batch.global_batch_size is None else _samples(plan, total)
     rates: list[float | None] = []
     for one in plan.optimizers:
-        near = bool(total) and foreseen(plan, "lr", total or 0, one.name) == total
-        last = value_at(plan, iteration=(total or 1) - 1, optimizer=one.name).value if near else None
+        last = None
+        if total and foreseen(plan, "lr", total, one.name) == total:
+            last = value_at(plan, iteration=total - 1, optimizer=one.name).value
         rates += [value_at(plan, optimizer=one.name).value, last]
     values = (batch.micro_batch_size, batch.gradient_accumulation_steps, batch.global_batch_size, *rates,
               total, clock.optimizer_steps, samples, batch.dropped, batch.repeated)  # fmt: skip
@@ -60,10 +62,15 @@ def _samples(plan: Plan, total: int) -> int:
     """Samples all ranks read in the whole run; the last batch of an epoch may be short."""
     assert plan.batching is not None
     assert plan.timeline is not None
-    batch, length = plan.batching, plan.timeline.epoch_length
-    full = (batch.micro_batch_size or 0) * batch.per_iteration * (batch.data_parallel_size or 1)
-    order = plan.train.order if plan.train is not None else None
-    if order is None or order.endless or not length or batch.dropped is None:
+    assert plan.train is not None
+    batch, length, order = plan.batching, plan.timeline.epoch_length, plan.train.order
+    assert batch.micro_batch_size is not None
+    assert batch.data_parallel_size is not None
+    full = batch.micro_batch_size * batch.per_iteration * batch.data_parallel_size
+    if order is None or order.endless:
         return total * full
+    assert length is not None
+    assert batch.dropped is not None
+    assert batch.repeated is not None
     epochs, rest = divmod(total, length)
-    return epochs * (order.samples - batch.dropped + (batch.repeated or 0)) + rest * full
+    return epochs * (order.samples - batch.dropped + batch.repeated) + rest * full

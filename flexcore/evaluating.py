@@ -17,17 +17,18 @@ def evaluation(
     """The evaluation `mode` ("val" or "test") names, if the config has one."""
     loaders: tuple[NamedLoader, ...] | None = getattr(config, f"{mode}_dataloader")
     loop: ValLoop | TestLoop | OwnEvalLoop | None = getattr(config, f"{mode}_cfg")
-    if loaders is None or loop is None:
+    if loaders is None:
         return None
+    assert loop is not None
     counts: tuple[int | None, ...] = getattr(facts, f"{mode}_samples") or (None,) * len(loaders)
     planned = tuple(
         EvalData(
             name=named.name if named.name is not None or len(loaders) == 1 else str(i),
             loader=named.loader,
-            order=_order(named, samples, ranks, env, i),
+            order=_order(named, counts[i], ranks, env, i),
             max_batches=1 if smoke else _cap(named.loader),
         )
-        for i, (named, samples) in enumerate(zip(loaders, counts, strict=True))
+        for i, named in enumerate(loaders)
     )
     metrics = tuple(
         PlannedMetric(name=named.name or metric_name(named.metric), metric=named.metric)

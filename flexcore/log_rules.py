@@ -89,7 +89,7 @@ def _of_method(given: dict[str, object], place: Path) -> Iterator[Problem]:
         guess = did_you_mean(method, METHODS).strip() or f'Known: {", ".join(METHODS)}, or "pkg.module:name".'
         yield problem("FK013", (*place, "method_name"), f"{shown(method)} is no known statistic.", guess)
     elif method in METHODS:
-        for key in given.keys() - set(KEYS):
+        for key in (key for key in given if key not in KEYS):
             guess = did_you_mean(key, KEYS).strip() or f"Known: {', '.join(KEYS)}."
             yield problem("FK010", (*place, key), f"is no argument of {method}.", guess)
     if method == "current" and "window_size" in given:

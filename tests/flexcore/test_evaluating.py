@@ -4,7 +4,12 @@ import pytest
 from attrs import evolve
 
 import flexcore
-from flexcore.evaluating import mark_of
+from flexcore import Facts, Supplied
+from flexcore.components import Component, Data
+from flexcore.config import DataLoader
+from flexcore.evaluating import is_dump, mark_of, metric_name
+from flexcore.run_plan import EvalData, Evaluation, PlannedMetric
+from flexcore.sampling import Order, derived_seed
 from tests.flexcore.base import KNOWN, base, told, validating
 from tests.strategies import checkpoint
 
@@ -182,3 +187,69 @@ def test_an_evaluation_may_be_cut_short(limit, smoke, expected):
         expected
     ]
     assert f"10 samples in batches of 2, each counted once{capped}" in str(plan)
+
+
+def dealt(seed=0, *, shuffle=False):
+    return Order(
+        samples=7, shuffle=shuffle, seed=seed, padded=False, world_size=1, micro_batch_size=2, drop_last=False
+    )
+
+
+def test_an_evaluation_is_planned_whole():
+    """Unnamed loaders go by their place, each with a seed of its own; without the run's seed shuffling waits."""
+    loader = {"dataset": "pkg:D", "batch_size": 2}
+    shuffled = {**loader, "sampler": {"type": "DefaultSampler", "shuffle": True}}
+    own = {**loader, "sampler": {"type": "DefaultSampler", "shuffle": True, "seed": 4}}
+    config = base(
+        val_dataloader=[loader, shuffled, own, Supplied()], val_cfg={"dtype": "bfloat16"},
+        val_evaluator={"a": {"type": "pkg:M"}, "b": Supplied()},
+    )  # fmt: skip
+
+    def orders(**changes):
+        facts = evolve(KNOWN, val_samples=(7, 7, 7, None), **changes)
+        planned = flexcore.plan({**config, "randomness": {}}, facts, mode="val").validation
+        return [data.order for data in planned.loaders]
+
+    assert orders(entropy=None) == [dealt(derived_seed(0, 1)), None, dealt(4, shuffle=True), None]
+    assert orders(entropy=9) == [
+        dealt(derived_seed(9, 1)), dealt(derived_seed(9, 2), shuffle=True), dealt(4, shuffle=True), None,
+    ]  # fmt: skip
+    made = flexcore.plan({**config, "val_dataloader": [loader, Supplied()]}, Facts(), mode="val").validation
+    assert made == Evaluation(
+        loaders=(
+            EvalData(name="0", loader=DataLoader(dataset=Component(type="pkg:D"), batch_size=2), order=None),
+            EvalData(name="1", loader=Supplied(), order=None),
+        ),
+        metrics=(
+            PlannedMetric(name="a", metric=Component(type="pkg:M")),
+            PlannedMetric(name="b", metric=Supplied()),
+        ),
+        dtype="bfloat16",
+    )
+    alone = flexcore.plan({**config, "val_dataloader": [loader]}, Facts(), mode="val").validation
+    assert [data.name for data in alone.loaders] == [None]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("pkg:TopAccuracy", "top_accuracy"), ("torchmetrics:MeanSquaredError", "mean_squared_error"), ("IoU", "io_u"),
+        ("pkg.MSELoss", "mse_loss"), ("mAP", "m_ap"), ("F1Score", "f1_score"), ("AUROC", "auroc"), ("XAbC", "x_ab_c"),
+        ("CLIP2D", "clip2d"), ("already_so", "already_so"), ("Ab", "ab"),
+    ],
+)  # fmt: skip
+def test_a_metric_goes_by_its_class_in_snake_case(name, expected):
+    assert metric_name(Component(type=name)) == expected
+    assert metric_name(Supplied()) == "metric"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("DumpResults", True), ("mmengine.DumpResults", True), ("mmengine.evaluator:DumpResults", True),
+        ("mmengine:DumpResults", True), ("pkg:DumpResults", False), ("mmengines.DumpResults", False), ("pkg:M", False),
+    ],
+)  # fmt: skip
+def test_what_writes_predictions_and_measures_nothing(name, expected):
+    assert is_dump(Component(type=name, kwargs=Data((("out_file_path", "p"),)))) is expected
+    assert is_dump(Supplied()) is False
