@@ -9,7 +9,7 @@ from flexcore.components import Data
 from flexcore.log_rules import LogRule
 from flexcore.log_specs import LocalBackend, MLflowBackend, TensorBoardBackend, WandbBackend, WandbInit
 from flexcore.problems import usable
-from flexcore.reporting import Copies
+from flexcore.reporting import Copies, Logging
 from flexcore.run_plan import Plan, Resume
 from tests.flexcore.base import KNOWN, base, planned, told
 from tests.strategies import checkpoint
@@ -323,13 +323,40 @@ def test_rules_are_planned_with_what_they_leave_out():
     assert Plan.from_json(plan.to_json()) == plan
 
 
-def test_the_logger_hooks_settings_are_planned():
-    logging = planned(
-        work_dir="runs/a/",
-        **LG(interval=3, interval_exp_name=50, log_metric_by_epoch=True, out_dir="kept/", out_suffix=".log"),
-    ).logging
-    assert (logging.interval, logging.name_interval, logging.metric_axis) == (3, 50, "epoch")
-    assert logging.copies == Copies(directory="kept/a", suffixes=(".log",))
+def test_the_loggers_settings_are_planned_whole():
+    """Without the hook what it decides is left at rest, and the processor's own settings stay."""
+    asked = {
+        "window_size": 7, "num_digits": 2, "mean_pattern": "acc", "log_with_hierarchy": False,
+        "custom_cfg": [{"data_src": "loss", "method_name": "max"}],
+    }  # fmt: skip
+    own = LG(
+        interval=3, ignore_last=False, interval_exp_name=50, log_metric_by_epoch=True, out_dir="kept/", out_suffix=".log",
+    )  # fmt: skip
+    whole = Logging(
+        interval=3, ignore_last=False, window=7, digits=2, level="DEBUG",
+        backends=(LocalBackend(), TensorBoardBackend()), mean_pattern="acc", by_epoch=True, hierarchy=False,
+        metric_axis="epoch", rules=(LogRule(source="loss", name="loss", method="max", window="global"),),
+        name_interval=50, board="tensorboard", copies=Copies(directory="kept/base", suffixes=(".log",)),
+    )  # fmt: skip
+    assert planned(log_processor=asked, log_level="DEBUG", **own).logging == whole
+    del asked["custom_cfg"]
+    silent = evolve(
+        whole, interval=None, ignore_last=True, backends=(LocalBackend(),), rules=(), metric_axis="iter",
+        name_interval=None, copies=None,
+    )  # fmt: skip
+    assert planned(log_processor=asked, log_level="DEBUG", default_hooks={"logger": None}).logging == silent
+
+
+@pytest.mark.parametrize(
+    ("work_dir", "out_dir", "directory"),
+    [
+        ("runs/a/b/", "kept//", "kept/b"), ("/runs", "/X", "/X/runs"), ("runs/aX//", "keptX/", "keptX/aX"),
+        ("alone", "kept", "kept/alone"), ("a ", "kept", "kept/a "),
+    ],
+)  # fmt: skip
+def test_copies_go_under_the_work_dirs_own_name(work_dir, out_dir, directory):
+    logging = planned(work_dir=work_dir, **LG(out_dir=out_dir, out_suffix=[".log", ".json"])).logging
+    assert logging.copies == Copies(directory=directory, suffixes=(".log", ".json"))
 
 
 @pytest.mark.parametrize(("asked", "loop", "by_epoch"), [
