@@ -25,9 +25,7 @@ def side_by_side(plan: Plan, world_sizes: Iterable[int]) -> str:
     table = [header, *([name, *(column[i] for column in columns)] for i, name in enumerate(rows))]
     widths = [max(len(row[c]) for row in table) for c in range(len(header))]
     lines = [
-        "  ".join(
-            [row[0].ljust(widths[0]), *(row[c].rjust(widths[c]) for c in range(1, len(header)))]
-        )
+        "  ".join([row[0].ljust(widths[0]), *(row[c].rjust(widths[c]) for c in range(1, len(header)))])
         for row in table
     ]
     return "\n".join([*lines, *notes])
