@@ -184,7 +184,7 @@ def planned_samples(plan: Plan, iteration: int, rank: int = 0) -> int | None:
     if order.endless or plan.timeline.epoch_length is None:
         return per * order.micro_batch_size
     first = iteration % plan.timeline.epoch_length * per
-    return sum(len(order.positions(first + a, rank)) for a in range(per))
+    return sum(len(order.positions(first + a, plan.data_rank(rank))) for a in range(per))
 
 
 def _saved(kept: Sequence[Segment], segments: Sequence[Segment]) -> list[tuple[int, str]]:

@@ -7,7 +7,8 @@ from flexcore.config import Config
 from flexcore.facts import Facts
 from flexcore.memory import model_states
 from flexcore.run_plan import Environment
-from flexcore.strategies import DDP, DISTRIBUTED, FSDP, Auto, SingleDevice, Strategy
+from flexcore.strategies import DDP, DISTRIBUTED, FSDP, Auto, SingleDevice, Strategy, TensorParallel
+from flexcore.tensor_parallel import group_size
 
 
 def chosen_launcher(config: Config, facts: Facts) -> str:
@@ -40,7 +41,13 @@ def chosen_strategy(config: Config, facts: Facts) -> Strategy:
 
 
 def data_parallel_size(strategy: Strategy, world_size: int | None) -> int | None:
-    return world_size if isinstance(strategy, DISTRIBUTED) else 1
+    """How many see different samples: every rank, or every group of those that compute a copy together."""
+    if not isinstance(strategy, DISTRIBUTED):
+        return 1
+    if isinstance(strategy, TensorParallel) and strategy.size is None:
+        return 1
+    group = group_size(strategy, world_size)
+    return None if world_size is None or not group else world_size // group
 
 
 def environment(config: Config, facts: Facts) -> Environment:

@@ -8,6 +8,7 @@ from flexcore.noticing import was_drawn
 from flexcore.run_plan import Plan
 from flexcore.sharding import Sharding
 from flexcore.strategies import DeepSpeed, SingleDevice
+from flexcore.tensor_parallel import asked_plan, matches, rows
 
 SHARED = (
     "every rank holds all of it", "ranks share optimizer state", "ranks share optimizer state and gradients",
@@ -23,6 +24,7 @@ def ranks_of(plan: Plan) -> Iterator[str]:
     yield row("runs on", f"{plan.strategy.NAME}, {ranks} rank{'' if env.world_size == 1 else 's'} on {device}", link,
                "" if env.launcher == "none" else f"(launcher {env.launcher})")  # fmt: skip
     yield from _shares(plan.sharding)
+    yield from _cut_layers(plan)
     if isinstance(plan.strategy, DeepSpeed):
         yield row("", f"ZeRO stage {stage(plan.strategy)}: {SHARED[stage(plan.strategy)]}")
     origin = "given" if env.seed_given else "drawn from entropy" if was_drawn(plan) else "the checkpoint's"
@@ -53,6 +55,24 @@ def _shares(layout: Sharding | None) -> Iterator[str]:
         yield row("", f"activations of {len(layout.recomputed):,} modules are computed again in backward")
     if layout.cpu_offload:
         yield row("", "shares rest in host memory")
+
+
+def _cut_layers(plan: Plan) -> Iterator[str]:
+    """Which ranks compute layers together, and which layers, by the lines of the plan that was asked for."""
+    layout, asked = plan.tensor_parallel, asked_plan(plan.strategy)
+    if layout is None or asked is None:
+        return
+    mesh = " x ".join(f"{name} {or_unknown(size, 'world_size')}" for name, size in plan.mesh)
+    groups = f"{or_unknown(layout.groups, 'world_size')} group{'' if layout.groups == 1 else 's'}"
+    yield row(
+        "tensor",
+        f"{groups} of {or_unknown(layout.size, 'world_size')} ranks compute a copy each; mesh {mesh}",
+    )
+    for line in rows(asked.plan):
+        met = [layer for layer in layout.layers or () if matches(line.pattern, layer.path)]
+        count = "? (needs modules)" if layout.layers is None else f"{len(met):,}"
+        parts = f" in {line.parts} parts" if line.parts not in (None, 1) else ""
+        yield row("", f"{line.pattern}: {line.style}{parts}, {count} layer{'' if count == '1' else 's'}")
 
 
 def _kept(reshard_after_forward: bool | int | None) -> str:

@@ -23,7 +23,7 @@ def batches_of(plan: Plan) -> Iterator[str]:
     missing = "train_batch_size" if batch.micro_batch_size is None else "world_size"
     yield row("batch", or_unknown(batch.micro_batch_size, "train_batch_size"), "micro x",
                or_unknown(batch.gradient_accumulation_steps, "world_size"), "accumulation x", or_unknown(batch.data_parallel_size, "world_size"),
-               "ranks =", or_unknown(batch.global_batch_size, missing), "samples per optimizer step")  # fmt: skip
+               "ranks =" if plan.tensor_parallel is None else "groups =", or_unknown(batch.global_batch_size, missing), "samples per optimizer step")  # fmt: skip
     told = native(plan)
     if told is not None:
         yield row("deepspeed", json.dumps(told, sort_keys=True))

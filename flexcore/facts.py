@@ -55,10 +55,17 @@ class ParameterFact:
 
 @frozen(kw_only=True)
 class ModuleFact:
-    """One submodule: its dotted path in the model and its class's name."""
+    """One submodule: its dotted path in the model and its class's name.
+
+    Attributes:
+        kind: what it is, whatever its class is called: torch.nn.Linear or Embedding, or one of their subclasses.
+        heads: the numbers of attention heads it says it computes with.
+    """
 
     path: str
     type: str
+    kind: Literal["linear", "embedding"] | None = None
+    heads: tuple[int, ...] = ()
 
 
 @frozen(kw_only=True)

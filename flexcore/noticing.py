@@ -157,6 +157,8 @@ def _unknown_training(made: Plan) -> Iterator[Row]:
         unsolved = made.batching.gradient_accumulation_steps is None
         yield unsolved, "batching.gradient_accumulation_steps", "world_size"
     yield made.sharding is not None and made.sharding.units is None, "sharding.units", "modules"
+    cut = made.tensor_parallel
+    yield cut is not None and cut.layers is None, "tensor_parallel.layers", "modules"
     for one in asked(made.config) if made.optimizers else ():
         field = "optimizer" if one.name is None else f"optimizers.{one.name}"
         yield waits_for_parameters(one.wrapper, made.facts), f"{field}.groups", "parameters"

@@ -43,6 +43,7 @@ from flexcore.saving import out_dir, saving
 from flexcore.schedules import ReduceOnPlateau
 from flexcore.sharding import sharding, started
 from flexcore.strategies import Compile
+from flexcore.tensor_parallel import tensor_layout
 from flexcore.training import Training, schedules, smoked, training
 from flexcore.wrappers import schedule_lists
 
@@ -142,7 +143,8 @@ def _assembled(config: Config, facts: Facts, mode: Mode, smoke: bool) -> tuple[P
     return Plan(
         format_version=config.format_version, mode=mode, smoke=smoke, names=names,
         environment=env, strategy=strategy, model=config.model or Supplied(), loss=config.loss,
-        data_preprocessor=preprocessing.chosen(config), sharding=sharding(strategy, facts, env.world_size),
+        data_preprocessor=preprocessing.chosen(config), sharding=sharding(strategy, facts, ranks),
+        tensor_parallel=tensor_layout(strategy, facts, env.world_size),
         compile=_compile(config), train=parts.data, batching=parts.batching,
         timeline=smoked(timeline) if smoke and timeline is not None else timeline,
         optimizers=optimizers(config, parts.batching, facts, curves) if trains else (),

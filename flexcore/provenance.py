@@ -42,7 +42,7 @@ ORIGINS: dict[str, Origin] = {
     "batching.micro_batch_size": Origin("train_dataloader.batch_size", "train_batch_size", "the loader's batch_size, else global_batch_size / (accumulation x data_parallel_size)"),
     "batching.gradient_accumulation_steps": Origin("optim_wrapper.accumulative_counts", None, "as given, else global_batch_size / (micro_batch_size x data_parallel_size), else 1"),
     "batching.global_batch_size": Origin("global_batch_size", None, "as given, else micro_batch_size x accumulation x data_parallel_size"),
-    "batching.data_parallel_size": Origin(None, "world_size", "the ranks that see different data: all under DDP, 1 on a single device"),
+    "batching.data_parallel_size": Origin(None, "world_size", "the ranks that see different data: all under DDP, one of each tensor-parallel group, 1 on a single device"),
     "batching.clock": Origin("global_batch_size", None, "global if global_batch_size is given: an iteration is then one global batch; else one micro-batch per rank"),
     "batching.tail": Origin("optim_wrapper.accumulation_tail", None, "what becomes of a window an epoch's end cuts"),
     "batching.dropped": Origin(None, "train_samples", "dataset length less the samples an epoch uses"),

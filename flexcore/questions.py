@@ -187,6 +187,8 @@ def kept(plan: Plan, after: int) -> tuple[str, ...]:
 def sample_indices(plan: Plan, *, epoch: int, rank: int = 0, start: int = 0) -> Iterator[int]:
     """Dataset indices one rank trains on in an epoch, from its sample `start` on. The skip costs O(1).
 
+    Ranks of one tensor-parallel group train on the same.
+
     Raises:
         ValueError: the order is a user's own, or a fact it needs is unknown.
         Undecided: a loop of the user's own reads as many as it likes.
@@ -204,7 +206,7 @@ def sample_indices(plan: Plan, *, epoch: int, rank: int = 0, start: int = 0) -> 
     first, skip = divmod(start, order.micro_batch_size)
     base = epoch * per_epoch if order.endless else 0
     for micro_batch in range(first, per_epoch):
-        yield from sampling.indices(order, epoch, base + micro_batch, rank)[skip:]
+        yield from sampling.indices(order, epoch, base + micro_batch, plan.data_rank(rank))[skip:]
         skip = 0
 
 
@@ -219,7 +221,7 @@ def window_samples(plan: Plan, iteration: int, rank: int = 0) -> tuple[int, ...]
     found: list[int] = []
     for at in range(first * per, (iteration + 1) * per):
         epoch, within = (0, at) if order.endless else divmod(at, length)
-        found += sampling.indices(order, epoch, within, rank)
+        found += sampling.indices(order, epoch, within, plan.data_rank(rank))
     return tuple(found)
 
 

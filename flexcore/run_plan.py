@@ -16,6 +16,7 @@ from flexcore.sampling import Order
 from flexcore.schedules import Schedule
 from flexcore.sharding import Sharding
 from flexcore.strategies import Compile, Strategy
+from flexcore.tensor_parallel import TensorLayout
 from flexcore.timeline import SavePoints, Timeline
 
 Mode = Literal["train", "val", "test"]
@@ -214,6 +215,29 @@ class Plan:
     facts: Facts
     data_preprocessor: Component | None = None
     sharding: Sharding | None = None
+    tensor_parallel: TensorLayout | None = None
+
+    def data_rank(self, rank: int) -> int:
+        """A rank's place among those that see different samples: ranks that compute a copy together have one."""
+        group = 1 if self.tensor_parallel is None else self.tensor_parallel.size
+        return 0 if group is None else rank // group
+
+    def leads(self, rank: int) -> bool:
+        """Whether a rank is the first of those that see the same samples: what they all have, it tells."""
+        return rank == 0 or self.data_rank(rank - 1) != self.data_rank(rank)
+
+    @property
+    def mesh(self) -> tuple[tuple[str, int | None], ...]:
+        """How ranks are laid out: dimensions with their names and sizes, neighbours in the last; None: unknown."""
+        layout, cut = self.sharding, self.tensor_parallel
+        if layout is None and cut is None:
+            return ()
+        copies = cut.groups if layout is None and cut is not None else layout and layout.replicas
+        return (
+            *((("replicate", copies),) if copies != 1 else ()),
+            *((("shard", layout.shards),) if layout is not None else ()),
+            *((("tensor", cut.size),) if cut is not None else ()),
+        )
 
     def hooks_at(self, stage: str) -> tuple[PlannedHook, ...]:
         """The hooks that listen to a stage, in the order they run. Unlooked-at user hooks count as listening."""

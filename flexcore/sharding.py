@@ -49,7 +49,10 @@ class Sharding:
 
 
 def sharding(strategy: Strategy, facts: Facts, world_size: int | None) -> Sharding | None:
-    """The layout FSDP's settings mean for these modules; None under other strategies."""
+    """The layout FSDP's settings mean for these modules; None under other strategies.
+
+    world_size: ranks that see different samples.
+    """
     if not isinstance(strategy, FSDP):
         return None
     shards = world_size if strategy.shard_size is None else strategy.shard_size

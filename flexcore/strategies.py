@@ -71,6 +71,30 @@ class WrappedFSDP1:
 
 
 @frozen(kw_only=True)
+class TensorPlan:
+    """Layers that a group of ranks computes together, each rank a part of each; see flexcore.tensor_parallel.
+
+    Attributes:
+        size: ranks of a group. They see the same samples; groups see different ones.
+        plan: paths of modules, "*" standing for any part of one between dots, each with its style: a name of STYLES,
+            or dict(style="colwise", parts=3) of a layer whose outputs are so many tensors in one.
+    """
+
+    size: int | None = None
+    plan: Data = NO_DATA
+
+
+@frozen(kw_only=True)
+class TensorParallel(TensorPlan):
+    """Tensor parallelism alone: what the plan does not cut every rank holds whole. size None: all ranks are one group.
+
+    More ranks than a group has are groups side by side, whose gradients are averaged.
+    """
+
+    NAME = "TensorParallelStrategy"
+
+
+@frozen(kw_only=True)
 class FSDP:
     """torch's fully_shard (FSDP2): each rank holds a share of every parameter, gradient and optimizer state.
 
@@ -84,6 +108,7 @@ class FSDP:
         mixed_precision: of parameters and gradients; the optimizer's copy stays in full precision.
         cpu_offload: shares rest in host memory.
         activation_checkpointing: class names whose activations are computed again in backward.
+        tensor_parallel: layers that ranks compute together; what each of them holds is shared out besides.
         model_wrapper, skip_init_weights, state_dict_cfg: FlexibleRunner's; see docs/differences.md.
     """
 
@@ -95,6 +120,7 @@ class FSDP:
     mixed_precision: MixedPrecision | None = None
     cpu_offload: bool = False
     activation_checkpointing: tuple[str, ...] = ()
+    tensor_parallel: TensorPlan | None = None
     model_wrapper: WrappedFSDP1 | None = None
     skip_init_weights: bool = False
     state_dict_cfg: str | Data | None = None
@@ -129,8 +155,8 @@ class DeepSpeed:
     exclude_frozen_parameters: bool = False
 
 
-Strategy = SingleDevice | DDP | FSDP | DeepSpeed
-DISTRIBUTED = (DDP, FSDP, DeepSpeed)
+Strategy = SingleDevice | DDP | FSDP | TensorParallel | DeepSpeed
+DISTRIBUTED = (DDP, FSDP, TensorParallel, DeepSpeed)
 
 
 COMPILE_KEYS: Mapping[str, tuple[type, ...]] = {

@@ -40,7 +40,7 @@ from shell.ranks import Rank
 from shell.run import Run, Stages
 from shell.saving import CheckpointWriter
 from shell.settling import raise_together
-from shell.strategies import executor
+from shell.strategies import Layout, executor
 
 
 @define
@@ -87,7 +87,10 @@ def _build(plan: Plan, supplied: dict[str, Any], rank: Rank) -> Built:
     contract = augmenting.joined(
         preprocessing.joined(model, contract_of(model, loss, plan.mode), preprocessor), plan
     )
-    place = sources.Place(plan, rank.rank, rank.world_size, default_collate_of(contract))
+    group = 1 if plan.tensor_parallel is None else plan.tensor_parallel.size or rank.world_size
+    place = sources.Place(
+        plan, plan.data_rank(rank.rank), rank.world_size // group, default_collate_of(contract)
+    )
     train = None if plan.train is None else sources.train_source(plan.train.loader, supplied, place)
     evals = {mode: sources.eval_sources(part, mode, supplied, place) for mode, part in _evaluations(plan)}
     metrics = {mode: _metrics(part, mode, supplied) for mode, part in _evaluations(plan)}
@@ -173,7 +176,8 @@ def _user_hook(planned: PlannedHook) -> Any:
 def assemble(run: Run, built: Built, console: Console, writer: CheckpointWriter) -> Sinks:
     """Strategy, optimizer, hooks, evaluation feeds, in that order; returns the sinks to open and close."""
     plan = run.plan
-    run.strategy = executor(plan.strategy, run.device, plan.sharding, backends.native(plan))
+    layout = Layout(plan.sharding, plan.tensor_parallel, backends.native(plan))
+    run.strategy = executor(plan.strategy, run.device, layout)
     run.contract, run.model = built.contract, built.model
     if plan.compile is not None:
         _compile(built.model, {str(k): v for k, v in building.thaw(plan.compile.kwargs).items()})
@@ -190,7 +194,7 @@ def assemble(run: Run, built: Built, console: Console, writer: CheckpointWriter)
         for mode, part in _evaluations(plan)
         if part.loop is not None
     }
-    diverge(plan, run.group.rank)
+    diverge(plan, run.data_rank)
     return sinks
 
 

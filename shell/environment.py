@@ -11,7 +11,6 @@ from flexcore.run_plan import Plan
 from flexcore.sampling import derived_seed
 from shell.data import seed_everything
 from shell.processes import Group
-from shell.ranks import Rank
 
 
 def device_of(plan: Plan, group: Group) -> torch.device:
@@ -59,15 +58,18 @@ def _deterministic(wanted: bool) -> None:
         torch.use_deterministic_algorithms(wanted)
 
 
-def diverge(plan: Plan, rank: Rank) -> None:
-    """Give each rank a stream of its own if the plan says so; else all go on alike (FlexibleRunner's default)."""
+def diverge(plan: Plan, data_rank: int) -> None:
+    """Give each rank a stream of its own if the plan says so; else all go on alike (FlexibleRunner's default).
+
+    data_rank: ranks that compute one copy of the model together draw alike always.
+    """
     if plan.environment.diff_rank_seed:
-        seed_everything(derived_seed(plan.environment.seed or 0, rank.rank))
+        seed_everything(derived_seed(plan.environment.seed or 0, data_rank))
 
 
-def reseed(plan: Plan, iteration: int, rank: int) -> None:
+def reseed(plan: Plan, iteration: int, data_rank: int) -> None:
     """RNG for a resume on another number of ranks: a pure function of (seed, iteration, rank)."""
-    seed_everything(derived_seed(plan.environment.seed or 0, iteration, rank))
+    seed_everything(derived_seed(plan.environment.seed or 0, iteration, data_rank))
 
 
 def _raise_file_limit(wanted: int) -> None:

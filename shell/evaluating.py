@@ -118,14 +118,14 @@ def _run_over(run: Run, feed: EvalFeed, metrics: "Metrics", part: Evaluation, mo
 
 
 def _dealt(run: Run, feed: EvalFeed, mode: str) -> Iterator[tuple[Any, bool]]:
-    """(batch, whether it counts), as many on every rank.
+    """(batch, whether it counts), as many on every rank. Of ranks that see the same samples one counts them.
 
     Raises:
         ConfigError: of a dataset that only iterates, some rank got nothing.
     """
     if feed.total is not None and feed.own is not None:
         for i, batch in zip(range(feed.total), feed.batches, strict=False):
-            yield batch, i < feed.own
+            yield batch, run.leads and i < feed.own
         return
     source, last, number = iter(feed.batches), END, 0
     while feed.limit is None or number < feed.limit:

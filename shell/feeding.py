@@ -33,9 +33,9 @@ def eval_feeds(run: Run, part: Evaluation, mode: str, built: "Built") -> list[tu
         if planned.order is None or isinstance(loader, Supplied):
             feeds.append((_own_feed(name, source, planned.max_batches), metrics))
             continue
-        own, total, keys = data.eval_keys(planned.order, run.rank, planned.max_batches)
+        own, total, keys = data.eval_keys(planned.order, run.data_rank, planned.max_batches)
         collate = data.collate_of(loader, default_collate_of(built.contract))
-        seed = derived_seed(run.plan.environment.seed or 0, run.rank, 0xE7A1, i)
+        seed = derived_seed(run.plan.environment.seed or 0, run.data_rank, 0xE7A1, i)
         batches = data.batches(source, loader, collate, _again(keys), run.plan.environment, seed)
         file = None if part.predictions is None or run.log_dir is None else run.log_dir / part.predictions
         writer = None if file is None else Predictions(file, name, [indices for _, indices in keys[:own]])
@@ -88,8 +88,8 @@ def training_batches(run: Run, built: "Built", start: int) -> Iterator[Any]:
     chosen = order
     collate = data.collate_of(loader, default_collate_of(built.contract))
     seed = derived_seed(
-        plan.environment.seed or 0, run.rank if plan.environment.diff_rank_seed else 0, 0xDA7A
+        plan.environment.seed or 0, run.data_rank if plan.environment.diff_rank_seed else 0, 0xDA7A
     )
     return iter(data.batches(
-        built.train, loader, collate, lambda: data.train_keys(plan, chosen, start, run.rank), plan.environment, seed,
+        built.train, loader, collate, lambda: data.train_keys(plan, chosen, start, run.data_rank), plan.environment, seed,
     ))  # fmt: skip

@@ -1,6 +1,6 @@
 """What built objects show, as Facts: parameters, hooks and counts. Nothing is built here."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import nn
 from torch.utils.data import DataLoader as TorchLoader
@@ -16,6 +16,18 @@ from shell import data, parameters, sources
 
 if TYPE_CHECKING:
     from shell.assembling import Built
+
+
+HEADS = (
+    "num_heads",
+    "n_heads",
+    "n_head",
+    "nhead",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "n_kv_heads",
+)
+"""What attention modules call the number of heads they compute with."""
 
 
 def _listens(hook: Any, stage: str) -> bool:
@@ -46,7 +58,11 @@ def observed(plan: Plan, built: "Built") -> Facts:
         counts |= _train_counts(plan, built)
     if built.optimizer is not None:
         counts["parameter_groups"] = parameters.observed_groups(built.optimizer)
-    if plan.sharding is not None or isinstance(plan.config.strategy, Auto):
+    if (
+        plan.sharding is not None
+        or plan.tensor_parallel is not None
+        or isinstance(plan.config.strategy, Auto)
+    ):
         counts |= _modules(built.model)
     return Facts(parameters=tuple(parameters.observed(built.model)), hooks=hooks or None,
                  train_step=built.contract.loss is None, **counts)  # fmt: skip
@@ -56,9 +72,24 @@ def _modules(model: nn.Module) -> dict[str, Any]:
     """Every submodule's class, and the classes the model wants kept whole (Hugging Face's attribute)."""
     blocks = getattr(model, "_no_split_modules", None)
     modules = (
-        ModuleFact(path=path, type=type(module).__name__) for path, module in model.named_modules() if path
-    )
+        ModuleFact(path=path, type=type(module).__name__, kind=_kind(module), heads=_heads(module))
+        for path, module in model.named_modules() if path
+    )  # fmt: skip
     return {"modules": tuple(modules), "model_blocks": None if blocks is None else tuple(sorted(blocks))}
+
+
+def _kind(module: nn.Module) -> Literal["linear", "embedding"] | None:
+    """A layer that computes with a weight, and perhaps a bias, and nothing else of its own."""
+    if not {name for name, _ in module.named_parameters()} <= {"weight", "bias"}:
+        return None
+    if isinstance(module, nn.Embedding):
+        return "embedding" if module.max_norm is None and not module.sparse else None
+    return "linear" if isinstance(module, nn.Linear) else None
+
+
+def _heads(module: nn.Module) -> tuple[int, ...]:
+    found = (getattr(module, name, None) for name in HEADS)
+    return tuple(count for count in found if type(count) is int and count > 0)
 
 
 def _priority(hook: Any) -> int | str | None:

@@ -56,29 +56,34 @@ class Evaluator:
 
     def __init__(self, run: Run, metrics: Metrics, spare: OwnBatches, mode: str) -> None:
         self._run, self._metrics, self._spare, self._mode = run, metrics, spare, mode
-        self._counted = 0
+        self._counted, self._taught = 0, False
         self.sizes: list[int] = []
 
     def begin(self) -> None:
         self._metrics.reset()
-        self._counted, self.sizes = 0, []
+        self._counted, self._taught, self.sizes = 0, False, []
 
     def process(self, data_samples: Any, data_batch: Any) -> None:
         """Outputs of the model for a batch; metrics that compare get the batch's target besides."""
         target, has_target = target_of(data_batch)
-        self._counted += self._metrics.update(data_batch, Prediction(data_samples, target, has_target))
+        prediction = Prediction(data_samples, target, has_target)
+        if self._run.leads:
+            self._counted += self._metrics.update(data_batch, prediction)
+        elif not self._taught:
+            self._metrics.see(data_batch, prediction)
+            self._taught = True
 
     def evaluate(self, size: int | None = None) -> dict[str, float]:
         """The metrics over all ranks of what was processed since the last time; every rank calls it.
 
         size: of the whole dataset, for metrics of mmengine's shape; None: as many samples as were processed.
         """
-        if self._counted == 0:
+        if self._counted == 0 and not self._taught:
             self._teach()
         self.sizes.append(int(sum(self._run.group.gather(self._counted))))
         values = self._metrics.compute(self.sizes[-1] if size is None else size)
         self._metrics.reset()
-        self._counted = 0
+        self._counted, self._taught = 0, False
         return values
 
     def _teach(self) -> None:

@@ -26,6 +26,8 @@ class Run:
     Attributes:
         epoch, iter: 0-based while an epoch or iteration runs, as in mmengine; completed counts between them.
         completed: iterations done. metrics: the last evaluation's values. work_dir, log_dir: where this run writes.
+        data_rank: this rank's place among data_ranks that see different samples; ranks that compute one copy of the
+            model together have one. leads: what they all have, this one tells.
         model: the module itself, unwrapped. logger: a standard logger; only rank 0 prints.
         saved_clock: when the last checkpoint stood, by perf_counter; waited: its age when the next was due by wall time.
         beats: counted up by what takes long between iterations; the hang watch takes that for progress.
@@ -40,6 +42,8 @@ class Run:
         self.plan, self.group, self.device = plan, group, device
         self.logger, self.recorder = logger, recorder
         self.rank, self.world_size = group.rank.rank, group.rank.world_size
+        self.data_rank, self.leads = plan.data_rank(self.rank), plan.leads(self.rank)
+        self.data_ranks = sum(plan.leads(rank) for rank in range(self.world_size))
         self.work_dir = pathlib.Path(plan.names.work_dir)
         self.log_dir = None if plan.names.log_dir is None else pathlib.Path(plan.names.log_dir)
         self.epoch = self.iter = self.epochs_done = 0

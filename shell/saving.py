@@ -42,6 +42,7 @@ class CheckpointWriter:
                 run.place(),
             ]
         )
+        own = [told for rank, told in enumerate(own) if run.plan.leads(rank)]
         saved = True
         if self.store is not None or run.strategy.shards:
             tensors, state = gathered(run, own)
@@ -124,7 +125,7 @@ def position(run: Run, done: int) -> dict[str, Any]:
 
 
 def gathered(run: Run, own: list[Any]) -> tuple[dict[str, Mapping[str, torch.Tensor]], dict[str, Any]]:
-    """(tensors by file, JSON state): model, optimizer by parameter name, hooks, scaler, and what is each rank's own."""
+    """(tensors by file, JSON state): model, optimizer by parameter name, hooks, scaler, and what is each data rank's own."""
     hooks, hook_tensors = split(run.strategy.whole(hook_states(run)))
     tensors: dict[str, Mapping[str, torch.Tensor]] = {"model": dict(run.strategy.save_state())}
     if hook_tensors:
@@ -179,14 +180,14 @@ def restore(run: Run, loaded: Loaded) -> list[str]:
     if "loop" in state:
         stands = join(state["loop"], loaded.tensors("loop") if "loop" in loaded.stems else {})
         places = state["places"]
-        run.load_loop_state(stands["own"], places[run.rank % len(places)])
-    if len(state["rng"]) == run.world_size:
-        replay = state["replay"][run.rank]
+        run.load_loop_state(stands["own"], places[run.data_rank % len(places)])
+    if len(state["rng"]) == run.data_ranks:
+        replay = state["replay"][run.data_rank]
         run.replay_from = None if replay is None else _opened(replay)
-        return list(restore_rng(_opened(state["rng"][run.rank])))
-    reseed(run.plan, int(loaded.manifest.fields["iter"]), run.rank)
+        return list(restore_rng(_opened(state["rng"][run.data_rank])))
+    reseed(run.plan, int(loaded.manifest.fields["iter"]), run.data_rank)
     return [
-        f"RNG: saved for {len(state['rng'])} ranks; each of {run.world_size} derives its own from (seed, iteration, rank)"
+        f"RNG: saved for {len(state['rng'])} ranks; each of {run.data_ranks} derives its own from (seed, iteration, rank)"
     ]
 
 

@@ -1,30 +1,47 @@
 """Sharded tensors as whole ones and back, so that a checkpoint never shows how its tensors were laid over ranks."""
 
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor, Replicate, distribute_tensor
+
+Written = Callable[[str, torch.Tensor], torch.Tensor]
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:
     """The full tensor, on every rank; collective for a sharded one."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    if not isinstance(tensor, DTensor):
+        return tensor
+    for dim in range(tensor.device_mesh.ndim - 1):  # one at a time: cut last, joined first
+        kept = (*(Replicate() for _ in range(dim + 1)), *tensor.placements[dim + 1 :])
+        tensor = tensor.redistribute(placements=kept)
+    return tensor.full_tensor()
 
 
-def gathered(tree: Any, *, keep: bool) -> Any:
+def gathered(tree: Any, *, keep: bool, written: Written | None = None, name: str = "") -> Any:
     """A tree of state with its sharded tensors whole and on the host; one at a time, and every rank must call.
 
     keep: False on ranks that only take part: their sharded tensors come back as None.
+    written: of a whole tensor under the name of a parameter, its rows as the model was written.
     """
     if isinstance(tree, DTensor):
-        full = tree.full_tensor()
-        return full.cpu() if keep else None
+        full = whole(tree)
+        return None if not keep else (full if written is None or not full.ndim else written(name, full)).cpu()
     if type(tree) in (dict, OrderedDict):
-        return type(tree)((key, gathered(item, keep=keep)) for key, item in tree.items())
+        return type(tree)(
+            (key, gathered(item, keep=keep, written=written, name=_inner(name, key)))
+            for key, item in tree.items()
+        )
     if type(tree) in (list, tuple):
-        return type(tree)(gathered(item, keep=keep) for item in tree)
+        return type(tree)(gathered(item, keep=keep, written=written, name=name) for item in tree)
     return tree
+
+
+def _inner(name: str, key: object) -> str:
+    """The parameter a place in a tree belongs to: the innermost key with a dot in it."""
+    return key if isinstance(key, str) and "." in key else name
 
 
 def placed(value: Any, like: Any) -> Any:

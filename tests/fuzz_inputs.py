@@ -111,6 +111,11 @@ CONFIGS: dict[str, dict[str, Any]] = {
                                     "cpu_offload": {"offload_params": True}, "sharding_strategy": "FULL_SHARD"}},
         load_from="weights.safetensors",
     ),
+    "cut": base(
+        strategy={"type": "FSDPStrategy", "tensor_parallel": {
+            "size": 2, "plan": {"blocks.*.qkv": {"style": "colwise", "parts": 3}, "blocks.*.proj": "rowwise"}}},
+    ),
+    "cut alone": base(strategy={"type": "TensorParallelStrategy", "size": 2, "plan": {"head": "colwise_rep"}}),
     "zero": base(
         strategy={"type": "DeepSpeedStrategy", "zero_optimization": {"stage": 2, "overlap_comm": True}, "gradient_clipping": 1.0,
                   "bf16": {"enabled": True}, "config": {"steps_per_print": 7}},

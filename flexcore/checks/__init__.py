@@ -16,6 +16,7 @@ from flexcore.checks import (
     schedules,
     sections,
     sharding,
+    tensor_parallel,
 )
 from flexcore.config import Config
 from flexcore.facts import Facts
@@ -26,7 +27,7 @@ Check = Callable[[Config, Facts, frozenset[str]], Iterator[Problem]]
 CHECKS: tuple[Check, ...] = (
     sections.groups, sections.starting, sections.ranges, sections.names, constructors.constructors,
     data.loaders, preprocessing, optimizers.optimizers, owning.owning, schedules.schedules, schedules.scaling, saving.hooks, saving.checkpoints, hooks.built_in, reporting.reporting,
-    environment.environment, sharding.sharding, deepspeed.deepspeed, evaluating.evaluating,
+    environment.environment, sharding.sharding, tensor_parallel.tensor_parallel, deepspeed.deepspeed, evaluating.evaluating,
 )  # fmt: skip
 
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from flexcore.components import Component, last_segment, thaw
+from flexcore.components import Component, Supplied, last_segment, thaw
 from flexcore.config import AmpOptim, Config
-from flexcore.environment import chosen_strategy, known_world_size
+from flexcore.environment import chosen_strategy, data_parallel_size, known_world_size
 from flexcore.facts import Facts
 from flexcore.problems import Path, Problem, did_you_mean, shown
 from flexcore.rules import problem
@@ -24,7 +24,7 @@ def sharding(config: Config, facts: Facts, _: frozenset[str]) -> Iterator[Proble
     strategy = chosen_strategy(config, facts)
     if not isinstance(strategy, FSDP):
         return
-    yield from _ranges(strategy, known_world_size(config, facts))
+    yield from _ranges(strategy, data_parallel_size(strategy, known_world_size(config, facts)))
     if strategy.model_wrapper is not None:
         yield from _translated(strategy.model_wrapper, strategy.shard_size)
     if strategy.state_dict_cfg is not None:
@@ -38,6 +38,7 @@ def sharding(config: Config, facts: Facts, _: frozenset[str]) -> Iterator[Proble
 
 
 def _ranges(strategy: FSDP, world_size: int | None) -> Iterator[Problem]:
+    """world_size: ranks that see different samples."""
     for key in ("wrap_min_params", "shard_size"):
         value = getattr(strategy, key)
         if value is not None and value < 1:
@@ -48,7 +49,12 @@ def _ranges(strategy: FSDP, world_size: int | None) -> Iterator[Problem]:
     size = strategy.shard_size
     able = () if world_size is None else _divisors(world_size)
     if size is not None and able and max(size, 1) not in able:
-        text = f"{size} ranks cannot share a copy evenly in a world of {world_size}."
+        where = (
+            "a world"
+            if strategy.tensor_parallel is None
+            else "the copies that tensor_parallel makes, a world"
+        )
+        text = f"{size} ranks cannot share a copy evenly in {where} of {world_size}."
         yield problem("FP020", (*PLACE, "shard_size"), text, f"Use one of {', '.join(map(str, able))}.")
     again, shares = strategy.reshard_after_forward, world_size if size is None else size
     if type(again) is int and (again < 2 or (shares is not None and shares % again)):
@@ -94,16 +100,18 @@ def _translated(wrapper: WrappedFSDP1, shard_size: int | None) -> Iterator[Probl
 
 def _optimizers(config: Config) -> Iterator[Problem]:
     for one in asked(config):
-        optimizer = one.wrapper.optimizer
-        name = last_segment(optimizer.type) if isinstance(optimizer, Component) else None
-        if name in WHOLE_PARAMETER:
-            text = f"{name} looks at whole parameters, and a rank holds a share of each."
-            remedy = "Use an optimizer that goes number by number, or DDPStrategy."
-            yield problem("FP021", (*one.place, "optimizer"), text, remedy)
+        yield from whole_parameters(one.wrapper.optimizer, (*one.place, "optimizer"))
         if isinstance(one.wrapper, AmpOptim) and one.wrapper.dtype == "float16":
             text = "float16 scales the loss by what all gradients say, and a rank holds a share of each."
             remedy = 'Set dtype="bfloat16", or strategy.mixed_precision.'
             yield problem("FP021", (*one.place, "dtype"), text, remedy)
+
+
+def whole_parameters(optimizer: Component | Supplied, place: Path) -> Iterator[Problem]:
+    name = last_segment(optimizer.type) if isinstance(optimizer, Component) else None
+    if name in WHOLE_PARAMETER:
+        text = f"{name} looks at whole parameters, and a rank holds a share of each."
+        yield problem("FP021", place, text, "Use an optimizer that goes number by number, or DDPStrategy.")
 
 
 def _modules(strategy: FSDP, facts: Facts) -> Iterator[Problem]:

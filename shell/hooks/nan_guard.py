@@ -71,7 +71,7 @@ class NaNGuardHook:
         samples = {
             str(rank): indices
             for rank, (bad, indices) in enumerate(told)
-            if indices and (bad or "loss" not in what)
+            if indices and run.plan.leads(rank) and (bad or "loss" not in what)
         }
         run.recorder.event(
             "nonfinite",

@@ -25,7 +25,7 @@ class ThroughputHook:
     def log_values(self, run: Run) -> dict[str, float]:
         """Since the last log line; asked on every rank once the device has been waited for."""
         now, total = perf_counter(), run.recorder.total_samples
-        samples = sum(run.group.gather(total - self._samples))
+        samples = sum(run.group.gather(total - self._samples if run.leads else 0))
         rate = samples / max(now - self._since, 1e-9)
         self._samples, self._since = total, now
         values = {"samples_per_second": rate}

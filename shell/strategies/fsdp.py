@@ -1,6 +1,6 @@
 """Fully sharded data parallel (torch's fully_shard): each rank holds a share of every parameter, gradient and state."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,22 +18,24 @@ from torch.distributed.fsdp import (
 from torch.utils.checkpoint import checkpoint
 
 from flexcore import strategies as planned
-from flexcore.config import ClipGrad
 from flexcore.sharding import Sharding
-from shell import sharded
+from flexcore.tensor_parallel import TensorLayout
 from shell.materializing import with_memory
-from shell.optimizer_states import optimizer_state, restore_optimizer
-from shell.strategies.base import trainable
+from shell.strategies.cutting import cut
+from shell.strategies.in_shares import InShares
 
 
-class FSDPStrategy:
+class FSDPStrategy(InShares):
     """Units and mesh are the plan's. A model that steps itself needs nothing else, as long as it calls itself."""
 
-    shards, reduces = True, False
+    reduces = False
 
-    def __init__(self, settings: planned.FSDP, device: torch.device, layout: Sharding | None) -> None:
+    def __init__(
+        self, settings: planned.FSDP, device: torch.device, layout: Sharding | None, cut: TensorLayout | None
+    ) -> None:
         assert layout is not None
         assert layout.units is not None
+        super().__init__(cut)
         self.settings, self.device, self.layout = settings, device, layout
 
     def prepare(self, model: nn.Module, *, self_stepping: bool) -> nn.Module:  # noqa: ARG002 - one way for both
@@ -43,7 +45,7 @@ class FSDPStrategy:
         place = torch.device("cpu") if self.layout.cpu_offload else self.device
         if not self.layout.skips_init:
             model.to(place)
-            self._equalise()
+            self.equalise()
         mesh = self._mesh()
         for path in self.layout.units or ():
             self._shard(model.get_submodule(path), mesh)
@@ -51,20 +53,20 @@ class FSDPStrategy:
         if self.layout.skips_init:
             with_memory(model, place)
         model.register_forward_hook(_let_go)
+        self.shared_out()
         return model
 
-    def _equalise(self) -> None:
-        """Every rank starts from rank 0's weights and buffers."""
-        for tensor in self.model.state_dict().values():
-            there = tensor.to(self.device)
-            dist.broadcast(there, src=0)
-            tensor.copy_(there)
-
     def _mesh(self) -> DeviceMesh:
-        replicas, shards = self.layout.replicas or 1, self.layout.shards or dist.get_world_size()
-        if replicas == 1:
-            return init_device_mesh(self.device.type, (shards,), mesh_dim_names=("shard",))
-        return init_device_mesh(self.device.type, (replicas, shards), mesh_dim_names=("replicate", "shard"))
+        """What FSDP shares over; of a mesh that layers are cut over too, all but the dimension for that."""
+        dims = {"replicate": self.layout.replicas or 1, "shard": self.layout.shards or dist.get_world_size()}
+        if dims["replicate"] == 1:
+            del dims["replicate"]
+        if self.cut is None or self.parts is None:
+            return init_device_mesh(self.device.type, tuple(dims.values()), mesh_dim_names=tuple(dims))
+        every = (*dims, "tensor")
+        mesh = init_device_mesh(self.device.type, (*dims.values(), self.cut.size or 1), mesh_dim_names=every)
+        cut(self.model, self.cut, mesh["tensor"], self.parts)
+        return mesh[tuple(dims)]
 
     def _shard(self, module: nn.Module, mesh: DeviceMesh) -> None:
         offload = (
@@ -76,12 +78,6 @@ class FSDPStrategy:
             module, mesh=mesh, reshard_after_forward=self.layout.reshard_after_forward,
             mp_policy=_policy(self.layout.mixed_precision), offload_policy=offload,
         )  # fmt: skip
-
-    def joined(self, called: nn.Module, optimizer: torch.optim.Optimizer) -> nn.Module:  # noqa: ARG002 - nothing more
-        return called
-
-    def backward(self, loss: torch.Tensor, *, closing: bool) -> None:  # noqa: ARG002 - accumulating() tells
-        loss.backward()
 
     def reduce(self, parameters: Sequence[nn.Parameter]) -> None:
         """Backward has."""
@@ -95,51 +91,6 @@ class FSDPStrategy:
             yield
         finally:
             root.set_requires_gradient_sync(True)
-
-    def clip_gradients(self, clip: ClipGrad, parameters: Sequence[nn.Parameter]) -> torch.Tensor | None:
-        if clip.type == "value":
-            nn.utils.clip_grad_value_(parameters, clip.clip_value or 0.0)
-            return None
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        norm = sharded.whole(nn.utils.get_total_norm(gradients, clip.norm_type))
-        if clip.error_if_nonfinite and not bool(norm.isfinite()):
-            text = f"the total norm of order {clip.norm_type} of the gradients is {float(norm)}, so it cannot be clipped."
-            raise RuntimeError(text)
-        nn.utils.clip_grads_with_norm_(parameters, clip.max_norm or 0.0, norm)
-        return norm
-
-    def step(self, optimizer: torch.optim.Optimizer) -> None:
-        optimizer.step()
-        optimizer.zero_grad()
-
-    def share_buffers(self) -> None:
-        for buffer in self.model.buffers():
-            dist.broadcast(buffer, src=0)
-
-    def save_state(self) -> Mapping[str, torch.Tensor]:
-        state: Mapping[str, torch.Tensor] = self.whole(dict(self.model.state_dict()))
-        return state
-
-    def save_optimizer(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-        tree: dict[str, Any] = self.whole(optimizer_state(optimizer, trainable(self.model)))
-        return tree
-
-    def load_optimizer(self, optimizer: torch.optim.Optimizer, tree: Mapping[str, Any]) -> None:
-        restore_optimizer(optimizer, trainable(self.model), tree, self.placed)
-
-    def whole(self, tree: Any) -> Any:
-        return sharded.gathered(tree, keep=dist.get_rank() == 0)
-
-    def placed(self, value: Any, like: torch.Tensor) -> Any:
-        return sharded.placed(value, like)
-
-    def load_state(self, state: Mapping[str, torch.Tensor], *, strict: bool = True) -> None:
-        here = self.model.state_dict()
-        own = {
-            name: sharded.placed(value, here[name]) if name in here else value
-            for name, value in state.items()
-        }
-        self.model.load_state_dict(own, strict=strict)
 
 
 def recompute(module: nn.Module) -> None:

@@ -12,7 +12,6 @@ import torch
 import flexcore
 from shell import environment
 from shell.processes import Group
-from shell.ranks import Rank
 
 
 def plan_of(**changes):
@@ -39,16 +38,15 @@ def started(plan, rank):
 
 
 def test_ranks_draw_alike_unless_they_are_to_differ():
-    zero, one = Rank(world_size=2), Rank(rank=1, world_size=2)
-    assert started(plan_of(), zero) == started(plan_of(), one) == started(plan_of(), zero)
+    assert started(plan_of(), 0) == started(plan_of(), 1) == started(plan_of(), 0)
     apart = plan_of(randomness={"diff_rank_seed": True})
-    (first, then), (first_there, then_there) = started(apart, zero), started(apart, one)
+    (first, then), (first_there, then_there) = started(apart, 0), started(apart, 1)
     assert first == first_there
     assert not set(then) & set(then_there)
 
 
 def test_another_seed_is_another_stream():
-    assert started(plan_of(), Rank()) != started(plan_of(randomness={"seed": 6}), Rank())
+    assert started(plan_of(), 0) != started(plan_of(randomness={"seed": 6}), 0)
 
 
 def test_a_resume_on_other_ranks_draws_by_seed_iteration_and_rank():

@@ -14,12 +14,13 @@ from flexcore.facts import CheckpointFact, Facts, HookFact, ParameterFact
 from flexcore.plan_training import Optimizer, Precision
 from flexcore.problems import ConfigError
 from flexcore.sharding import sharding
+from flexcore.tensor_parallel import tensor_layout
 from shell.contracts import contract_of
 from shell.optim_wrappers import OptimWrapper
 from shell.processes import joined
 from shell.settling import PeerFailed, _compare, _shared, raise_together
 from shell.stepping import stepper
-from shell.strategies import STRATEGIES, executor
+from shell.strategies import STRATEGIES, Layout, executor
 from tests.ranks import run_ranks
 from tests.shell.parts import Mapped, Moded, Net, Stepping
 
@@ -33,7 +34,8 @@ def test_every_planned_strategy_and_hook_has_its_executor():
 
 @pytest.mark.parametrize("spec", STRATEGIES)
 def test_an_executor_has_the_protocols_verbs(spec):
-    made = executor(spec(), CPU, sharding(spec(), Facts(modules=(), parameters=()), 1))
+    facts = Facts(modules=(), parameters=())
+    made = executor(spec(), CPU, Layout(sharding(spec(), facts, 1), tensor_layout(spec(), facts, 1)))
     for verb in ("prepare", "joined", "backward", "accumulating", "clip_gradients", "step", "share_buffers", "save_state",
                  "load_state", "save_optimizer", "load_optimizer", "whole", "placed"):  # fmt: skip
         assert callable(getattr(made, verb))
