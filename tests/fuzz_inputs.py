@@ -135,6 +135,8 @@ STANDING = CheckpointFact(
     iter=12,
     trajectory=(("seed", "1"), ("clock", '"micro"')),
 )
+LAYERS = tuple(ParameterFact(name=f"{path}.weight", shape=shape) for path, shape in (
+    ("blocks.0", (8, 8)), ("blocks.0.qkv", (24, 8)), ("blocks.0.proj", (8, 8)), ("head", (10, 8))))  # fmt: skip
 FACTS: dict[str, Facts] = {
     "known": KNOWN, "nothing": Facts(),
     "torchrun": evolve(KNOWN, world_size=2, environment=(("RANK", "0"), ("WORLD_SIZE", "2")), parameters=PARAMETERS,
@@ -145,9 +147,12 @@ FACTS: dict[str, Facts] = {
                     parameter_groups=(GroupFact(values=(("lr", 0.1), ("momentum", 0.9), ("weight_decay", 0.0))),) * 2),
     "shared": evolve(KNOWN, world_size=4, environment=(("RANK", "0"), ("WORLD_SIZE", "4")), parameters=PARAMETERS, train_step=True,
                      modules=(ModuleFact(path="backbone", type="Block"), ModuleFact(path="head", type="Linear"))),
+    "cut": evolve(KNOWN, world_size=4, environment=(("RANK", "0"), ("WORLD_SIZE", "4")), parameters=LAYERS,
+                  modules=tuple(ModuleFact(path=one.name.removesuffix(".weight"), type="Linear", kind="linear", heads=(4,) * (one.name != "head.weight"))
+                                for one in LAYERS)),
     "stream": evolve(KNOWN, train_samples=None, train_iterable=True, named_checkpoint=STANDING),
 }  # fmt: skip
-FITTING = {"several": "shared", "shares": "shared", "zero": "shared", "own loops": "known", "trackers": "known",
+FITTING = {"several": "shared", "shares": "shared", "zero": "shared", "cut": "cut", "cut alone": "cut", "own loops": "known", "trackers": "known",
            "digits": "built", "groups": "torchrun", "opaque": "built", "hooks": "known"}  # fmt: skip
 NAMES = tuple(NASTY)
 TEXTS = tuple(PLAIN)

@@ -14,6 +14,7 @@ PACKED = frozenset({
     "qkv", "wqkv", "to_qkv", "qkv_proj", "in_proj", "c_attn", "query_key_value", "kv", "to_kv", "kv_proj", "w13",
     "gate_up", "gate_up_proj",
 })  # fmt: skip
+MATRIX = 2
 READS_WEIGHTS = "MultiheadAttention"  # torch's own: it takes its layers' weights and never calls them
 
 
@@ -110,7 +111,10 @@ class Cutting:
         kind, cut, parts = met.module.kind, STYLES[met.line.style].cut, met.line.parts or 1
         assert kind is not None
         assert cut is not None
-        features = self.shapes[f"{met.path}.weight"][CUT_DIMS[kind, cut]]
+        shape = self.shapes.get(f"{met.path}.weight", ())
+        if len(shape) != MATRIX:  # facts from elsewhere
+            return
+        features = shape[CUT_DIMS[kind, cut]]
         if features % parts:
             text = f"{met.path} has {features} {cut}, which are no {parts} tensors of one size."
             yield problem("FP043", self._at(met.line), text, "Correct parts.")

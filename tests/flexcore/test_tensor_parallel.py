@@ -506,6 +506,13 @@ def test_an_unseen_model_is_not_judged():
     assert told({"zzz": "colwise"}, evolve(SEEN, parameters=None)) == []
 
 
+@pytest.mark.parametrize("shape", [(), (3,), (3, 3, 3)])
+def test_a_layer_without_a_matrix_is_not_measured(shape):
+    """Facts that no model showed."""
+    assert told({"a": "colwise_rep"}, seen(("a", "Linear"), a=shape)) == []
+    assert told({"a": "colwise_rep"}, seen(("a", "Linear"))) == []
+
+
 def test_groups_need_ranks():
     text = "strategy: TensorParallelStrategy shares a model among ranks, and no launcher started any. Run with --nproc N or torchrun, or use SingleDeviceStrategy. [FP001]"
     assert text in [str(p) for p in flexcore.lint(base(strategy=alone()), KNOWN)]
