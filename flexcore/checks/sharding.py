@@ -47,7 +47,7 @@ def _ranges(strategy: FSDP, world_size: int | None) -> Iterator[Problem]:
         text = "and wrap both choose the units."
         yield problem("FK019", (*PLACE, "wrap_min_params"), text, "Keep one of them.")
     size = strategy.shard_size
-    able = () if world_size is None else _divisors(world_size)
+    able = () if world_size is None else divisors(world_size)
     if size is not None and able and max(size, 1) not in able:
         where = (
             "a world"
@@ -64,7 +64,7 @@ def _ranges(strategy: FSDP, world_size: int | None) -> Iterator[Problem]:
         )
 
 
-def _divisors(number: int) -> tuple[int, ...]:
+def divisors(number: int) -> tuple[int, ...]:
     return (*(n for n in range(1, number) if number % n == 0), number)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from flexcore.batching import is_opaque
 from flexcore.checks.cutting import Cutting
-from flexcore.checks.sharding import whole_parameters
+from flexcore.checks.sharding import divisors, whole_parameters
 from flexcore.components import Component, Data
 from flexcore.config import AmpOptim, Config, NamedLoader
 from flexcore.environment import chosen_strategy, known_world_size
@@ -47,9 +47,8 @@ def _sizes(plan: TensorPlan, place: Path, world: int | None, *, alone: bool) -> 
             "FK020", (*place, "size"), f"must be at least 1, got {plan.size}.", "Correct the value."
         )
     elif plan.size is not None and world is not None and world % plan.size:
-        able = ", ".join(str(n) for n in range(1, world + 1) if world % n == 0)
         text = f"groups of {plan.size} ranks do not come out even in a world of {world}."
-        yield problem("FP020", (*place, "size"), text, f"Use one of {able}.")
+        yield problem("FP020", (*place, "size"), text, f"Use one of {', '.join(map(str, divisors(world)))}.")
     if not plan.plan.entries:
         text = "is missing, so no layer is cut and the ranks of a group would compute the same."
         yield problem("FK012", (*place, "plan"), text, 'Write paths and styles: {"blocks.*.up": "colwise"}.')
