@@ -83,7 +83,7 @@ def window_at(timeline: Timeline, iteration: int) -> tuple[int, int]:
     k, base, limit = timeline.window, 0, timeline.max_iters
     if timeline.flushes and timeline.epoch_length:
         base = iteration // timeline.epoch_length * timeline.epoch_length
-        limit = base + timeline.epoch_length if limit is None else min(limit, base + timeline.epoch_length)
+        limit = base + timeline.epoch_length
     first = base + (iteration - base) // k * k
     return first, k if limit is None else min(k, limit - first)
 

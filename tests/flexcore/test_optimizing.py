@@ -130,7 +130,7 @@ def amp(**settings):
 def test_autocast_and_loss_scale(wrapper, device, expected):
     found = precision(wrapper, Facts(device_type=device))
     assert found == expected
-    assert type(found.growth_interval) is int
+    assert (type(found.growth_interval), type(found.init_scale)) == (int, float)
     assert isinstance(wrapper, AmpOptim) is (expected != Precision())
 
 

@@ -13,7 +13,7 @@ from flexcore.planning import planned_hooks
 from flexcore.run_plan import Fresh, Names
 from flexcore.strategies import Compile
 from flexcore.timeline import SavePoints
-from tests.flexcore.base import KNOWN, base, planned, told, validating
+from tests.flexcore.base import KNOWN, base, planned, said, told, validating
 from tests.strategies import checkpoint
 
 TESTS = {"test_dataloader": {"dataset": "pkg:D", "batch_size": 5}, "test_evaluator": "pkg:M", "test_cfg": {}}
@@ -31,6 +31,7 @@ WHOLE = {**validating(), **TESTS}
     ({"experiment_name": None, "work_dir": None}, {"config_stem": "stem"},
      Names(experiment_name="stem", work_dir="work_dirs/stem", timestamp=None, run_id=None)),
     ({"work_dir": "a/b//"}, {}, Names(experiment_name="base", work_dir="a/b", timestamp=None, run_id=None)),
+    ({"work_dir": "X/"}, {}, Names(experiment_name="base", work_dir="X", timestamp=None, run_id=None)),
     ({"work_dir": "/"}, {}, Names(experiment_name="base", work_dir="/", timestamp=None, run_id=None)),
     ({}, {"started_at": "T", "entropy": 5},
      Names(experiment_name="base_T_156f1d", work_dir="runs/base", timestamp="T", run_id="156f1d")),
@@ -163,6 +164,18 @@ def test_a_checkpoint_that_cannot_go_on_leaves_no_plan():
     with pytest.raises(flexcore.ConfigError) as caught:
         flexcore.plan(config, facts)
     assert str(caught.value) == text
+
+
+def test_what_a_checkpoint_was_trained_with_is_held_against_the_plan():
+    then = (("loss", '"y"'), ("data", "null"))
+    facts = evolve(KNOWN, checkpoints=(checkpoint(50, trajectory=then),))
+    (data, loss) = said(base(resume=True), facts)
+    assert data.startswith("resume: 'w/checkpoints/iter_50' was trained with data null, this run has {")
+    assert loss == (
+        "resume: 'w/checkpoints/iter_50' was trained with loss \"y\", this run has null (trajectory-changing). "
+        "Nothing to do if meant. [FC005]"
+    )
+    assert said(base(resume=True), evolve(KNOWN, checkpoints=(checkpoint(50),))) == []
 
 
 def test_what_cannot_have_been_observed_is_told_after_what_is_no_config():

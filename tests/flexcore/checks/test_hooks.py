@@ -48,6 +48,10 @@ CASES = {
         "custom_hooks.0.check: is 'gradient'; with float16 the loss scale meets infinite gradients and skips them itself. Use check=\"loss\", or dtype=\"bfloat16\". [FK019]",
     ]),
     "a guard of the loss in float16": (guarded("float16", check="loss"), KNOWN, []),
+    "emptied after epochs": (hooked("EmptyCacheHook"), KNOWN, []),
+    "emptied never": (hooked("EmptyCacheHook", after_epoch=False), KNOWN, [
+        "custom_hooks.0: empties nothing: every moment is off. Set one, or remove it. [FK019]",
+    ]),
     "little work": (hooked("ThroughputHook", flops_per_sample=0.5, peak_flops=0.5), KNOWN, []),
     "no end of work": (hooked("ThroughputHook", flops_per_sample=inf, peak_flops=0), KNOWN, [
         "custom_hooks.0.flops_per_sample: must be a finite number > 0, got inf. Correct the value. [FK020]",

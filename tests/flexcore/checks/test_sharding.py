@@ -25,6 +25,7 @@ CASES = {
         "strategy.shard_size: must be at least 1, got -3. Correct the value. [FK020]",
     ]),
     "a copy on each rank": (shared(shard_size=1), SIX, []),
+    "a copy on each of three": (shared(shard_size=1), evolve(SIX, world_size=3), []),
     "one copy": (shared(shard_size=6), SIX, []),
     "in a world not known": (shared(shard_size=4), evolve(SIX, world_size=None, environment=(("RANK", "0"), ("WORLD_SIZE", "x"))), []),
     "resharded within a copy of three": (shared(shard_size=3, reshard_after_forward=6), SIX, [
