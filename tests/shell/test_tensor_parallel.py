@@ -2,6 +2,8 @@
 
 # ruff: noqa: C408 - configs are written as FlexibleRunner's are
 
+import json
+
 import pytest
 import torch
 from torch import nn
@@ -9,7 +11,6 @@ from torch.nn import functional
 
 from tests.ranks import run_alone, run_ranks
 from tests.shell import toys
-from tests.shell.test_exactness import LOSSES, losses
 
 HERE = "tests.shell.test_tensor_parallel"
 CLIP = dict(max_norm=0.5)
@@ -117,11 +118,11 @@ def trained(work_dir, layout, size):
     ranks, strategy = LAYOUTS[layout]
     wrapper = dict(optimizer=dict(type="SGD", lr=0.2, momentum=0.9), clip_grad=CLIP)
     data = dict(dataset=dict(type="tests.shell.toys:Points", n=34), batch_size=size)
-    cfg = config(work_dir, global_batch_size=8, optim_wrapper=wrapper, custom_hooks=[LOSSES], strategy=strategy,
+    cfg = config(work_dir, global_batch_size=8, optim_wrapper=wrapper, custom_hooks=[toys.LOSSES], strategy=strategy,
                  train_dataloader=data)  # fmt: skip
     run(ranks, cfg)
     assert toys.differences(work_dir) == []
-    return losses(work_dir, ranks)
+    return toys.losses(work_dir, ranks)
 
 
 @pytest.mark.parametrize(
@@ -133,3 +134,183 @@ def test_ranks_that_compute_together_lose_as_one_process(layout, size, alone, tm
     assert len(expected) == 15
     assert found == pytest.approx(expected, abs=1e-5)
     assert expected[-1] < expected[0] * 0.9
+
+
+class Norms:
+    """Each update's gradient norm before clipping, as it was."""
+
+    def after_train_iter(self, run, **_) -> None:
+        with (run.work_dir / f"norms.{run.rank}").open("a") as file:
+            file.write(f"{float(run.optim_wrapper.gradient_norm)!r}\n")
+
+
+@pytest.mark.parametrize("norm_type", [2.0, "inf"])
+def test_the_gradient_norm_is_the_whole_models(norm_type, tmp_path):
+    """Layers cut over one mesh, shared out over another or held whole: one norm, the same on every rank."""
+    clip = dict(max_norm=0.05, norm_type=float(norm_type), error_if_nonfinite=True)
+    norms = {}
+    for layout in ("single", "alone", "shared"):
+        ranks, strategy = LAYOUTS[layout]
+        wrapper = dict(optimizer=dict(type="SGD", lr=0.1), clip_grad=clip)
+        cfg = config(tmp_path / layout, global_batch_size=8, optim_wrapper=wrapper, strategy=strategy,
+                     custom_hooks=[dict(type=f"{HERE}:Norms")], val_dataloader=None, val_evaluator=None, val_cfg=None)  # fmt: skip
+        run(ranks, cfg)
+        told = [(tmp_path / layout / f"norms.{rank}").read_text() for rank in range(ranks)]
+        assert len(set(told)) == 1
+        norms[layout] = [float(line) for line in told[0].split()]
+    assert len(norms["single"]) == 15
+    assert norms["alone"] == pytest.approx(norms["single"], abs=1e-6)
+    assert norms["shared"] == pytest.approx(norms["single"], abs=1e-6)
+
+
+def test_values_are_clipped_and_half_precision_computed_in_parts_as_whole(tmp_path):
+    """clip_grad by value, under bfloat16 autocast: to its rounding."""
+    found = {}
+    wrapper = dict(type="AmpOptimWrapper", dtype="bfloat16", optimizer=dict(type="AdamW", lr=0.01),
+                   clip_grad=dict(type="value", clip_value=0.01))  # fmt: skip
+    for layout in ("single", "alone"):
+        ranks, strategy = LAYOUTS[layout]
+        cfg = config(tmp_path / layout, optim_wrapper=wrapper, strategy=strategy, custom_hooks=[toys.LOSSES])
+        run(ranks, cfg)
+        found[layout] = toys.losses(tmp_path / layout, ranks)
+    assert found["alone"] == pytest.approx(found["single"], abs=2e-2)
+
+
+DROPPING = dict(type=f"{HERE}:Former", dropout=0.2)
+AVERAGED = dict(type="EMAHook", momentum=0.3)
+
+
+@pytest.mark.parametrize(("layout", "nth"), [("alone", 3), ("alone", 14), ("shared", 14)])
+def test_a_killed_run_resumes_to_the_bit(layout, nth, tmp_path):
+    """Optimizer state, averages and random streams come back, each rank's part of them."""
+    ranks, strategy = LAYOUTS[layout]
+    run(ranks, config(tmp_path / "whole", model=DROPPING, strategy=strategy, custom_hooks=[AVERAGED]))
+    kill = dict(type="tests.shell.toys:KillIn", stage="before_train_iter", nth=nth)
+    cfg = config(tmp_path / "killed", model=DROPPING, strategy=strategy, custom_hooks=[AVERAGED, kill])
+    with pytest.raises(Exception, match=r"ended with|failed|closed"):
+        run(ranks, cfg)
+    run(ranks, cfg)
+    assert toys.weights(tmp_path / "killed") == toys.weights(tmp_path / "whole")
+    assert toys.differences(tmp_path / "killed") == []
+
+
+WAYS = [
+    ("alone", "single", "alone"),
+    ("single", "alone", "fsdp"),
+    ("shared", "alone", "ddp"),
+    ("ddp", "groups", "shared"),
+]
+
+
+@pytest.mark.parametrize("way", WAYS, ids=" to ".join)
+def test_a_checkpoint_goes_on_under_any_other_strategy(way, tmp_path):
+    """Weights, averages and optimizer state are whole in it, their rows as the model was written, whoever holds them."""
+    means = {}
+    for name, layouts in {"moved": way, "one": ("single",) * 3}.items():
+        means[name] = []
+        for layout, stop in zip(layouts, (5, 10, None), strict=True):
+            ranks, strategy = LAYOUTS[layout]
+            stops = [] if stop is None else [dict(type="tests.shell.toys:Wishes", stop=stop)]
+            cfg = config(tmp_path / name, global_batch_size=8, strategy=strategy, custom_hooks=[toys.LOSSES, AVERAGED, *stops],
+                         train_dataloader=dict(dataset=dict(type="tests.shell.toys:Points", n=34), batch_size=2))  # fmt: skip
+            run(ranks, cfg)
+            means[name] += toys.losses(tmp_path / name, ranks)
+            for file in (tmp_path / name).glob("losses.*"):
+                file.unlink()
+    assert len(means["one"]) == 15
+    assert means["moved"] == pytest.approx(means["one"], abs=1e-5)
+    assert toys.differences(tmp_path / "moved") == []
+    scores = [
+        [event["metrics"]["hits"] for event in toys.recorded(tmp_path / name, "validate")] for name in means
+    ]
+    assert scores[0] == scores[1]
+
+
+@pytest.mark.parametrize("layout", ["alone", "groups"])
+def test_every_sample_of_an_evaluation_counts_once(layout, tmp_path):
+    """In metrics, in the record and in the file of predictions."""
+    found = {}
+    for name in ("single", layout):
+        ranks, strategy = LAYOUTS[name]
+        cfg = config(tmp_path / name, strategy=strategy, train_cfg=dict(by_epoch=True, max_epochs=1),
+                     val_cfg=dict(predictions="seen.jsonl"), val_evaluator=dict(sum=dict(type=f"{HERE}:Count")))  # fmt: skip
+        if layout == "groups":
+            cfg |= dict(
+                train_dataloader=dict(dataset=dict(type="tests.shell.toys:Points", n=1), batch_size=4)
+            )
+        assert run(ranks, cfg)["metrics"] == {"sum": 11.0}
+        (event,) = toys.recorded(tmp_path / name, "validate")
+        assert event["samples"] == [11]
+        (file,) = (tmp_path / name).glob("*/seen*.jsonl")
+        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        assert [row["index"] for row in rows] == list(range(11))
+        found[name] = [value for row in rows for value in row["prediction"]]
+    if layout == "alone":
+        assert found["alone"] == pytest.approx(found["single"], abs=1e-5)
+
+
+class Count(toys.Hits):
+    """How many samples were told of, over all ranks."""
+
+    def compute(self) -> float:
+        super().compute()
+        return float(self.counts[1])
+
+
+class Streams:
+    """What each rank draws as training begins."""
+
+    def before_train(self, run) -> None:
+        (run.work_dir / f"drawn.{run.rank}").write_text(f"{torch.initial_seed()} {run.data_rank} {run.leads}")
+
+
+def test_ranks_of_a_group_draw_alike_and_groups_apart(tmp_path):
+    cfg = config(tmp_path, strategy=LAYOUTS["groups"][1], custom_hooks=[dict(type=f"{HERE}:Streams")],
+                 randomness=dict(seed=7, diff_rank_seed=True), train_cfg=dict(by_epoch=False, max_iters=2),
+                 val_dataloader=None, val_evaluator=None, val_cfg=None)  # fmt: skip
+    run(4, cfg)
+    told = [(tmp_path / f"drawn.{rank}").read_text().split() for rank in range(4)]
+    assert [row[1:] for row in told] == [["0", "True"], ["0", "False"], ["1", "True"], ["1", "False"]]
+    seeds = [row[0] for row in told]
+    assert seeds[0] == seeds[1] != seeds[2] == seeds[3]
+
+
+class Poisoned(toys.Points):
+    """One input is not a number."""
+
+    def __init__(self, n: int, at: int) -> None:
+        super().__init__(n)
+        self.inputs[at, 0] = float("nan")
+
+
+def test_a_bad_batch_is_left_out_on_all_and_told_once_a_group(tmp_path):
+    data = dict(type=f"{HERE}:Poisoned", n=34, at=9)
+    cfg = config(
+        tmp_path, strategy=ALONE, train_dataloader=dict(dataset=data, batch_size=4),
+        custom_hooks=[dict(type="NaNGuardHook", action="skip"), dict(type="ThroughputHook")],
+    )  # fmt: skip
+    assert run(2, cfg)["reason"] == "done"
+    events = toys.recorded(tmp_path, "nonfinite")
+    assert len(events) == 3  # once an epoch
+    assert [list(event["samples"]) for event in events] == [["0"]] * 3
+    assert all(9 in event["samples"]["0"] for event in events)
+
+
+def averaged(rank, whose):
+    """Gradients averaged over two ranks; whose[i]: the ranks that have used parameter i."""
+    import torch.distributed as dist
+
+    from shell.strategies.tensor_parallel import average
+
+    dist.init_process_group("gloo")
+    parameters = [nn.Parameter(torch.zeros(2)) for _ in whose]
+    for parameter, ranks in zip(parameters, whose, strict=True):
+        if rank in ranks:
+            parameter.grad = torch.full((2,), rank + 1.0)
+    average(parameters, dist.group.WORLD)
+    return [None if p.grad is None else p.grad.tolist() for p in parameters]
+
+
+def test_a_parameter_some_groups_have_not_used_counts_as_zero_there():
+    expected = [[1.5, 1.5], [0.5, 0.5], None, [1.0, 1.0]]
+    assert run_ranks(2, averaged, [(0, 1), (0,), (), (1,)]) == [expected, expected]
