@@ -118,7 +118,7 @@ class Cutting:
         if features % parts:
             text = f"{met.path} has {features} {cut}, which are no {parts} tensors of one size."
             yield problem("FP043", self._at(met.line), text, "Correct parts.")
-        elif features // parts % self.size:
+        elif features % (parts * self.size):
             each = "" if parts == 1 else f" in each of {parts} parts"
             text = f"{met.path} has {features // parts} {cut}{each}, which {self.size} ranks cannot share evenly."
             yield problem(
