@@ -18,19 +18,28 @@ __all__ = ["dump", "marked", "parse", "parse_partly", "structure", "unmarked"]
 T = TypeVar("T")
 
 
+PLACED = "Remove it: the plan puts each rank's model on its device, in one group of all ranks."
+LIVE = "Remove it: it takes live parameters, which no plan can hold."
+DDP_INSTEAD: Mapping[str, str] = {
+    "model_wrapper": "Write its settings, such as find_unused_parameters, in the strategy itself.",
+    "mixed_precision": 'Write optim_wrapper=dict(type="AmpOptimWrapper", ...): autocast is the plan\'s.',
+    "forward_sync_buffers": "Write broadcast_buffers, its name in FlexibleRunner.",
+    "bucket_cap_mb_list": "Write bucket_cap_mb, one size for all buckets.",
+    "init_sync": "Remove it: ranks always start equal.",
+    "check_reduction": "Remove it: torch has no use for it.",
+    **dict.fromkeys(("module", "device_ids", "output_device", "dim", "process_group", "device_mesh"), PLACED),
+    **dict.fromkeys(("delay_all_reduce_named_params", "param_to_hook_all_reduce"), LIVE),
+}
+"""What DistributedDataParallel takes and DDPStrategy does not: key -> what to write instead."""
+
 INSTEAD: Mapping[tuple[str, str], str] = {
+    **{(section, key): text for section in ("DDPStrategy", "auto") for key, text in DDP_INSTEAD.items()},
     ("Config", "cfg"): "Remove it: the config is what you pass.",
     (
         "Config",
         "find_unused_parameters",
     ): 'Write strategy=dict(type="DDPStrategy", find_unused_parameters=True).',
     ("Config", "tta_model"): "Average over augmentations in the model's own test_step.",
-    (
-        "DDPStrategy",
-        "model_wrapper",
-    ): "Write its settings, such as find_unused_parameters, in the strategy itself.",
-    ("DDPStrategy", "sync_bn"): "Call torch.nn.SyncBatchNorm.convert_sync_batchnorm as the model is built.",
-    ("DDPStrategy", "detect_anomalous_params"): "Set find_unused_parameters=True.",
     ("DistCfg", "init_backend"): "Remove it; torch.distributed is what ranks meet through.",
     ("EMAHook", "device"): "Remove it; averages are kept where the weights are.",
 }

@@ -7,7 +7,7 @@ from flexcore.explaining_rows import or_unknown, row
 from flexcore.noticing import was_drawn
 from flexcore.run_plan import Plan
 from flexcore.sharding import Sharding
-from flexcore.strategies import DeepSpeed, SingleDevice
+from flexcore.strategies import COMM_HOOKS, DDP, DeepSpeed, SingleDevice, comm_hook
 from flexcore.tensor_parallel import asked_plan, matches, rows
 
 SHARED = (
@@ -25,11 +25,22 @@ def ranks_of(plan: Plan) -> Iterator[str]:
                "" if env.launcher == "none" else f"(launcher {env.launcher})")  # fmt: skip
     yield from _shares(plan.sharding)
     yield from _cut_layers(plan)
+    if isinstance(plan.strategy, DDP):
+        yield from _told(plan.strategy)
     if isinstance(plan.strategy, DeepSpeed):
         yield row("", f"ZeRO stage {stage(plan.strategy)}: {SHARED[stage(plan.strategy)]}")
     origin = "given" if env.seed_given else "drawn from entropy" if was_drawn(plan) else "the checkpoint's"
     yield row("seed", "? (needs entropy)" if env.seed is None else f"{env.seed} ({origin})",
                "deterministic algorithms" if env.deterministic else "")  # fmt: skip
+
+
+def _told(strategy: DDP) -> Iterator[str]:
+    """What ranks tell each other besides exact gradients."""
+    name = comm_hook(strategy)
+    if name is not None:
+        yield row("", f"gradients cross between ranks in {COMM_HOOKS[name]}")
+    if strategy.sync_bn:
+        yield row("", "batch norms see the batches of all ranks")
 
 
 def _shares(layout: Sharding | None) -> Iterator[str]:

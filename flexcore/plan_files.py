@@ -17,6 +17,7 @@ from flexcore.plan_training import Batching, Optimizer
 from flexcore.problems import ConfigError, shown
 from flexcore.rules import problem
 from flexcore.run_plan import Plan
+from flexcore.strategies import DDP, Strategy, comm_hook
 
 
 def to_json(plan: Plan, indent: int | None = None) -> str:
@@ -75,6 +76,7 @@ def trajectory(plan: Plan) -> tuple[tuple[str, str], ...]:
         "accumulation": {"window": timeline.window, "tail": timeline.tail} if batching.clock == "micro" else "global",
         "schedules": _each(optimizers, lambda one: one.schedules),
         "precision": _each(optimizers, lambda one: one.precision),
+        "between ranks": _between_ranks(plan.strategy),
         "length": {"max_epochs": timeline.max_epochs, "max_iters": timeline.max_iters},
     }  # fmt: skip
     unknown = {
@@ -106,6 +108,12 @@ def _batch(batching: Batching) -> dict[str, int | None]:
     if batching.clock == "global":
         return {"global_batch_size": batching.global_batch_size}
     return {"micro_batch_size": batching.micro_batch_size, "data_parallel_size": batching.data_parallel_size}
+
+
+def _between_ranks(strategy: Strategy) -> dict[str, Any]:
+    """What ranks tell each other in another way than exactly, or that a single device would not compute."""
+    ddp = strategy if isinstance(strategy, DDP) else DDP()
+    return {"sync_bn": bool(ddp.sync_bn), "comm_hook": comm_hook(ddp)}
 
 
 def _order(plan: Plan) -> dict[str, Any] | str:

@@ -9,6 +9,7 @@ from attrs import evolve
 
 from flexcore import preprocessing, starting
 from flexcore.checks import all_problems
+from flexcore.checks.ddp import windows
 from flexcore.checks.deepspeed import identity
 from flexcore.checks.observed import observed
 from flexcore.components import Supplied
@@ -132,7 +133,7 @@ def _assembled(config: Config, facts: Facts, mode: Mode, smoke: bool) -> tuple[P
     ranks = data_parallel_size(strategy, env.world_size)
     trains = mode == "train"
     parts, problems = training(config, facts, env, ranks) if trains else (Training(), [])
-    problems += identity(config, parts.batching)
+    problems += [*identity(config, parts.batching), *windows(strategy, parts.batching)]
     timeline = parts.timeline
     curves, found = schedules(config, timeline) if timeline is not None else ({}, [])
     problems += found

@@ -97,6 +97,8 @@ RULES: Mapping[str, Rule] = {
     "FP007": Rule("model-states-exceed-memory", "error", "A rank holds the model, its gradients and its optimizer state, or its share of them."),
     "FP008": Rule("restart-begins-anew", "error", "A job that is started again must go on where it was."),
     "FP009": Rule("strategy-chosen", "info", "What was left to be chosen is told with the facts it was chosen by."),
+    "FP010": Rule("gpus-only", "error", "What torch computes on GPUs alone would end the run in its first step."),
+    "FP011": Rule("static-graph-in-windows", "error", "Torch learns a static graph from a first backward that ranks share."),
     "FP020": Rule("uneven-mesh", "error", "Copies of a sharded or cut model need ranks in equal numbers."),
     "FP021": Rule("needs-whole-tensors", "error", "A rank that holds a share of a parameter cannot do what looks at all of it."),
     "FP022": Rule("nothing-to-skip", "warning", "Initialisation is left out only where a checkpoint brings the weights."),

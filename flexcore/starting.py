@@ -30,6 +30,7 @@ CHANGES: Mapping[str, Change] = {
     "accumulation": "trajectory-changing",
     "schedules": "trajectory-changing",
     "precision": "trajectory-changing",
+    "between ranks": "trajectory-changing",
     "length": "resume-safe",
 }
 

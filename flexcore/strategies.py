@@ -24,16 +24,36 @@ class _DDPSettings:
     bucket_cap_mb: int | None = None
     gradient_as_bucket_view: bool = False
     static_graph: bool = False
+    skip_all_reduce_unused_params: bool = False
+    batched_grad_copy: bool = False
+    sync_bn: bool | Literal["torch", "mmcv"] | None = None
+    comm_hook: str | Data | None = None
+    detect_anomalous_params: bool = False
 
 
 @frozen(kw_only=True)
 class DDP(_DDPSettings):
     """torch's DistributedDataParallel; settings are its constructor's, with its defaults save one.
 
-    broadcast_buffers defaults to False as in FlexibleRunner: buffers stay each rank's own while training.
+    Attributes:
+        broadcast_buffers: False as in FlexibleRunner: buffers stay each rank's own while training.
+        sync_bn: FlexibleRunner's: batch norms see the batches of all ranks (SyncBatchNorm). On GPUs alone.
+        comm_hook: what gradients cross between ranks in, "fp16_compress" or "bf16_compress"; None: as they are.
+        detect_anomalous_params: FlexibleRunner's: name the parameters that a loss does not depend on.
     """
 
     NAME = "DDPStrategy"
+
+
+COMM_HOOKS: Mapping[str, str] = {"fp16_compress": "float16", "bf16_compress": "bfloat16"}
+"""What gradients may cross between ranks in: torch's hook without "_hook" -> dtype."""
+
+
+def comm_hook(strategy: DDP) -> str | None:
+    """The hook's name, however it is written; None: there is none, or no name in it."""
+    given = strategy.comm_hook
+    name = given.get("type") if isinstance(given, Data) else given
+    return name if isinstance(name, str) else None
 
 
 @frozen(kw_only=True)

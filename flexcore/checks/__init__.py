@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from flexcore.checks import (
     constructors,
     data,
+    ddp,
     deepspeed,
     environment,
     evaluating,
@@ -27,7 +28,7 @@ Check = Callable[[Config, Facts, frozenset[str]], Iterator[Problem]]
 CHECKS: tuple[Check, ...] = (
     sections.groups, sections.starting, sections.ranges, sections.names, constructors.constructors,
     data.loaders, preprocessing, optimizers.optimizers, owning.owning, schedules.schedules, schedules.scaling, saving.hooks, saving.checkpoints, hooks.built_in, reporting.reporting,
-    environment.environment, sharding.sharding, tensor_parallel.tensor_parallel, deepspeed.deepspeed, evaluating.evaluating,
+    environment.environment, ddp.ddp, sharding.sharding, tensor_parallel.tensor_parallel, deepspeed.deepspeed, evaluating.evaluating,
 )  # fmt: skip
 
 

@@ -925,19 +925,19 @@ CASES: dict[str, tuple[Any, Facts, list[str]]] = {
     ),
     "FK010 instead": (
         base(
-            strategy={"type": "DDPStrategy", "sync_bn": "torch", "model_wrapper": {}},
+            strategy={"type": "DDPStrategy", "mixed_precision": {}, "model_wrapper": {}},
             launcher="pytorch",
             cfg={},
         ),
         W4,
         [
             (
-                "strategy.model_wrapper: is not a setting of DDPStrategy. "
-                "Write its settings, such as find_unused_parameters, in the strategy itself. [FK010]"
+                "strategy.mixed_precision: is not a setting of DDPStrategy. "
+                """Write optim_wrapper=dict(type="AmpOptimWrapper", ...): autocast is the plan's. [FK010]"""
             ),
             (
-                "strategy.sync_bn: is not a setting of DDPStrategy. "
-                "Call torch.nn.SyncBatchNorm.convert_sync_batchnorm as the model is built. [FK010]"
+                "strategy.model_wrapper: is not a setting of DDPStrategy. "
+                "Write its settings, such as find_unused_parameters, in the strategy itself. [FK010]"
             ),
             "cfg: is not a setting of the config. Remove it: the config is what you pass. [FK010]",
         ],
