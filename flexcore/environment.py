@@ -37,7 +37,11 @@ def chosen_strategy(config: Config, facts: Facts) -> Strategy:
     if given is None:
         return DDP()
     needed, there = model_states(config, facts), facts.device_memory
-    return FSDP() if needed is not None and there is not None and needed > there else DDP(**asdict(given, recurse=False))
+    return (
+        FSDP()
+        if needed is not None and there is not None and needed > there
+        else DDP(**asdict(given, recurse=False))
+    )
 
 
 def data_parallel_size(strategy: Strategy, world_size: int | None) -> int | None:

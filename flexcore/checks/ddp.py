@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
-from flexcore.components import Data
+from flexcore.components import Data, thaw
 from flexcore.config import Config
 from flexcore.environment import chosen_strategy
 from flexcore.facts import Facts
@@ -49,7 +49,9 @@ def _sync_bn(strategy: DDP, facts: Facts) -> Iterator[Problem]:
         text = "'mmcv' names batch norms of mmcv's own, and torch's are the only ones here."
         yield problem("FK014", place, text, 'Write "torch".')
     if strategy.sync_bn and facts.device_type == "cpu":
-        text = "makes SyncBatchNorm of batch norms, which torch computes on GPUs alone, and this run is on cpu."
+        text = (
+            "makes SyncBatchNorm of batch norms, which torch computes on GPUs alone, and this run is on cpu."
+        )
         yield problem("FP010", place, text, "Leave it out, or train on GPUs.")
 
 
@@ -58,7 +60,9 @@ def _comm_hook(strategy: DDP, facts: Facts) -> Iterator[Problem]:
     known = ", ".join(COMM_HOOKS)
     if name is None:
         if strategy.comm_hook is not None:
-            text = f"must be a name, or a mapping with one as its type, got {shown(strategy.comm_hook)}."
+            text = (
+                f"must be a name, or a mapping with one as its type, got {shown(thaw(strategy.comm_hook))}."
+            )
             yield problem("FK011", place, text, f"Known: {known}.")
         return
     if name not in COMM_HOOKS:
@@ -88,7 +92,9 @@ def windows(strategy: Strategy, batching: Batching | None) -> Iterator[Problem]:
     """A static graph is learnt from the first backward, which a window of several leaves unshared."""
     steps = batching.gradient_accumulation_steps if batching is not None else None
     if isinstance(strategy, DDP) and strategy.static_graph and steps is not None and steps > 1:
-        text = f"needs the first backward shared between ranks, and it opens an accumulation window of {steps}."
+        text = (
+            f"needs the first backward shared between ranks, and it opens an accumulation window of {steps}."
+        )
         yield problem("FP011", (*PLACE, "static_graph"), text, "Remove it, or do not accumulate.")
 
 
@@ -100,5 +106,7 @@ def _past_ddp(strategy: DDP) -> Iterator[Problem]:
         yield problem("FK014", (*PLACE, "broadcast_buffers"), text, remedy)
     for key in MOOT:
         if getattr(strategy, key):
-            text = "changes nothing: gradients of a model with train_step are averaged as its optimizer steps."
+            text = (
+                "changes nothing: gradients of a model with train_step are averaged as its optimizer steps."
+            )
             yield problem("FK023", (*PLACE, key), text, "Nothing to do.")

@@ -59,12 +59,13 @@ class DDPStrategy(Replicated):
         loss.backward()
 
     def _tell_left_out(self, loss: torch.Tensor) -> None:
-        """Once for each set of them: a warning on every step would bury the first."""
+        """Once for each set of them, on any rank: a line at every step would bury the first."""
         names = tuple(left_out(loss, trainable(self.model)))
         if names and names not in self.told:
             self.told.add(names)
-            logger = logging.getLogger(f"flexcore.rank{dist.get_rank()}")
-            logger.warning("the loss does not depend on %s, which trains with it", ", ".join(names))
+            rank = dist.get_rank()
+            text = "rank %d: the loss does not depend on %s, which trains with it"
+            logging.getLogger(f"flexcore.rank{rank}").error(text, rank, ", ".join(names))
 
     @property
     def reduces(self) -> bool:
