@@ -71,7 +71,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         ],
     ),
     "groups": base(
-        strategy={"type": "DDPStrategy", "find_unused_parameters": True, "bucket_cap_mb": 3}, launcher="pytorch",
+        strategy={"type": "DDPStrategy", "find_unused_parameters": True, "bucket_cap_mb": 3, "comm_hook": {"type": "fp16_compress"}, "sync_bn": False}, launcher="pytorch",
         auto_scale_lr={"enable": True, "base_batch_size": 16}, resume=True,
         optim_wrapper={"optimizer": {"type": "torch.optim.SGD", "lr": 0.1, "weight_decay": 1e-4}, "accumulative_counts": 2,
                        "clip_grad": {"max_norm": 1.0, "norm_type": 2.0},
