@@ -15,11 +15,18 @@ Features = Literal["outputs", "inputs"]
 
 @frozen
 class Style:
-    """How a layer is cut. cut: along which features; None: not at all. takes_share, gives_share: of what goes in and out."""
+    """How a layer is computed.
+
+    Attributes:
+        cut: along which features; None: every rank holds it whole.
+        takes_share, gives_share: of what goes in and out.
+        sums: a whole layer's gradients are added up over ranks.
+    """
 
     cut: Features | None
     takes_share: bool = False
     gives_share: bool = False
+    sums: bool = False
 
 
 STYLES: Mapping[str, Style] = {
@@ -28,10 +35,12 @@ STYLES: Mapping[str, Style] = {
     "rowwise": Style("inputs", takes_share=True),
     "rowwise_rep": Style("inputs"),
     "replicate": Style(None),
+    "summed": Style(None, sums=True),
 }
 """A layer cut by its outputs gives each rank a share of them, or ("_rep") puts them together again on every rank; one
 cut by its inputs takes such shares, or cuts whole ones itself, and adds up what comes out. An embedding's inputs are its
-vocabulary. "replicate" leaves a layer whole, and says so."""
+vocabulary. "replicate" leaves a layer whole, and says so; "summed" is a whole one that works on shares, as a norm of each
+head does, so that each rank has a part of its gradient."""
 
 CUT_DIMS: Mapping[tuple[str, Features], int] = {
     ("linear", "outputs"): 0, ("linear", "inputs"): 1, ("embedding", "outputs"): 1, ("embedding", "inputs"): 0,

@@ -23,6 +23,7 @@ STYLES: Mapping[str, Callable[[nn.Module], ParallelStyle | None]] = {
     ),
     "rowwise_rep": lambda _: RowwiseParallel(input_layouts=Replicate()),
     "replicate": lambda _: None,
+    "summed": lambda _: None,
 }
 
 

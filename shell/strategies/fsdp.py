@@ -1,6 +1,6 @@
 """Fully sharded data parallel (torch's fully_shard): each rank holds a share of every parameter, gradient and state."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -28,7 +28,7 @@ from shell.strategies.in_shares import InShares
 class FSDPStrategy(InShares):
     """Units and mesh are the plan's. A model that steps itself needs nothing else, as long as it calls itself."""
 
-    reduces = False
+    tensor_group: dist.ProcessGroup | None = None
 
     def __init__(
         self, settings: planned.FSDP, device: torch.device, layout: Sharding | None, cut: TensorLayout | None
@@ -53,7 +53,7 @@ class FSDPStrategy(InShares):
         if self.layout.skips_init:
             with_memory(model, place)
         model.register_forward_hook(_let_go)
-        self.shared_out()
+        self.shared_out(self.tensor_group)
         return model
 
     def _mesh(self) -> DeviceMesh:
@@ -66,6 +66,7 @@ class FSDPStrategy(InShares):
         every = (*dims, "tensor")
         mesh = init_device_mesh(self.device.type, (*dims.values(), self.cut.size or 1), mesh_dim_names=every)
         cut(self.model, self.cut, mesh["tensor"], self.parts)
+        self.tensor_group = mesh.get_group("tensor")
         return mesh[tuple(dims)]
 
     def _shard(self, module: nn.Module, mesh: DeviceMesh) -> None:
@@ -78,9 +79,6 @@ class FSDPStrategy(InShares):
             module, mesh=mesh, reshard_after_forward=self.layout.reshard_after_forward,
             mp_policy=_policy(self.layout.mixed_precision), offload_policy=offload,
         )  # fmt: skip
-
-    def reduce(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Backward has."""
 
     @contextmanager
     def accumulating(self) -> Iterator[None]:

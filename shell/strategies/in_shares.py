@@ -11,11 +11,12 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 
 from flexcore.config import ClipGrad
-from flexcore.tensor_parallel import TensorLayout
+from flexcore.tensor_parallel import STYLES, TensorLayout
 from shell import sharded
 from shell.optimizer_states import optimizer_state, restore_optimizer
 from shell.strategies.base import trainable
 from shell.strategies.cutting import Parts
+from shell.strategies.whole_layers import WholeLayers
 
 Parameters = Sequence[nn.Parameter]
 
@@ -33,12 +34,18 @@ class InShares:
     def __init__(self, cut: TensorLayout | None) -> None:
         self.cut = cut
         self.parts = None if cut is None else Parts(cut)
+        self.reduces = any(
+            STYLES[layer.style].sums for layer in (cut.layers or () if cut is not None else ())
+        )
+        self.whole_layers: WholeLayers | None = None
         self._names: dict[int, str] = {}
 
-    def shared_out(self) -> None:
-        """The model is laid out: from here on its parameters are known by their objects too."""
+    def shared_out(self, group: dist.ProcessGroup | None) -> None:
+        """The model is laid out: from here on its parameters are known by their objects too. group: of its tensor dimension."""
         of = {} if self.parts is None else self.parts.of
         self._names = {id(p): name for name, p in self.model.named_parameters() if name in of}
+        if self.cut is not None and group is not None:
+            self.whole_layers = WholeLayers(self.model, self.cut, group)
 
     def equalise(self) -> None:
         """Every rank starts from rank 0's weights and buffers."""
@@ -53,13 +60,19 @@ class InShares:
     def backward(self, loss: torch.Tensor, *, closing: bool) -> None:  # noqa: ARG002 - accumulating() and reduce() know
         loss.backward()
 
+    def reduce(self, parameters: Parameters) -> None:  # noqa: ARG002 - of a lone optimizer's, all there are
+        """What backward has not: gradients of layers that work on shares."""
+        if self.whole_layers is not None:
+            self.whole_layers.add()
+
     def clip_gradients(self, clip: ClipGrad, parameters: Parameters) -> torch.Tensor | None:
         return clipped(clip, parameters)
 
     def step(self, optimizer: torch.optim.Optimizer) -> None:
-        if self.cut is None:
+        if self.whole_layers is None:
             optimizer.step()
         else:
+            self.whole_layers.look()
             with one_by_one(optimizer):
                 optimizer.step()
         optimizer.zero_grad()

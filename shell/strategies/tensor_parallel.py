@@ -24,7 +24,7 @@ class TensorParallelStrategy(InShares):
         assert layout.size is not None
         super().__init__(layout)
         self.device, self.layout = device, layout
-        self.reduces = layout.groups != 1
+        self.reduces = self.reduces or layout.groups != 1
 
     def prepare(self, model: nn.Module, *, self_stepping: bool) -> nn.Module:  # noqa: ARG002 - one way for both
         assert self.parts is not None
@@ -33,7 +33,7 @@ class TensorParallelStrategy(InShares):
         dims = (self.layout.groups or 1, self.layout.size or 1)
         self.mesh = init_device_mesh(self.device.type, dims, mesh_dim_names=("replicate", "tensor"))
         cut(model, self.layout, self.mesh["tensor"], self.parts)
-        self.shared_out()
+        self.shared_out(self.mesh.get_group("tensor"))
         return model
 
     def accumulating(self) -> AbstractContextManager[Any]:
@@ -41,7 +41,9 @@ class TensorParallelStrategy(InShares):
         return nullcontext()
 
     def reduce(self, parameters: Sequence[nn.Parameter]) -> None:
-        average(parameters, self.mesh.get_group("replicate"))
+        super().reduce(parameters)
+        if self.layout.groups != 1:
+            average(parameters, self.mesh.get_group("replicate"))
 
 
 def average(parameters: Sequence[nn.Parameter], group: dist.ProcessGroup) -> None:

@@ -1557,7 +1557,7 @@ ELSEWHERE = {
     "FK006",
     "FK007",
     "FK024",
-    *(code for code in RULES if code.startswith(("FO", "FP01", "FP04"))),
+    *(code for code in RULES if code.startswith(("FO", "FP01", "FP04", "FP050"))),
 }  # files are the shell's, plan files below, facts test_observed's; what optimizers train has test_several, and what is cut
 # test_tensor_parallel
 

@@ -250,7 +250,7 @@ def test_an_evaluation_is_cut_too():
 
 # --- what is refused -----------------------------------------------------------------------------
 
-STYLES = "colwise, colwise_rep, rowwise, rowwise_rep, replicate"
+STYLES = "colwise, colwise_rep, rowwise, rowwise_rep, replicate, summed"
 SHAPE = {
     "size": (dict(size=0), PLAN, ["strategy.size: must be at least 1, got 0. Correct the value. [FK020]"]),
     "world": (dict(size=3), PLAN, [
@@ -309,6 +309,7 @@ MEANING = {
     "twice": ({**PLAN, "blocks.1.up": "colwise_rep", "blocks.0.attn.qkv": "colwise"}, SEEN, [
         "strategy.plan.blocks.1.up: makes blocks.1.up colwise_rep, and 'blocks.*.up' makes it colwise. Let each layer match one of them. [FP041]",
         "strategy.plan.blocks.0.attn.qkv: makes blocks.0.attn.qkv colwise, and 'blocks.*.attn.qkv' makes it colwise in 3 parts. Let each layer match one of them. [FP041]"]),
+    "whole": ({"norm": "summed", "blocks": "replicate", "blocks.0": "summed"}, SEEN, []),
     "no layer": ({"norm": "colwise_rep", "blocks": "replicate"}, SEEN, [
         "strategy.plan.norm: norm is a LayerNorm, and a style cuts plain Linear and Embedding layers. Name the layers inside it. [FP042]"]),
     "never called": ({"mha.out": "rowwise_rep"}, seen(("mha", "MultiheadAttention"), ("mha.out", "Linear"), mha__out=(8, 8)), [

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from flexcore.problems import ConfigError
 from tests.ranks import run_alone, run_ranks
 from tests.shell import toys
 
@@ -20,22 +21,24 @@ TOKENS = 3
 class Attention(nn.Module):
     """Queries, keys and values in one layer; the number of heads is its input's."""
 
-    def __init__(self, width: int, num_heads: int) -> None:
+    def __init__(self, width: int, num_heads: int, norms: bool) -> None:
         super().__init__()
         self.num_heads, self.head_dim = num_heads, width // num_heads
         self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.norm = nn.LayerNorm(self.head_dim) if norms else nn.Identity()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         q, k, v = (
             part.unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for part in self.qkv(x).chunk(3, -1)
         )
+        q, k = self.norm(q), self.norm(k)
         return self.proj(functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
 
 class Block(nn.Module):
-    def __init__(self, width: int, num_heads: int) -> None:
+    def __init__(self, width: int, num_heads: int, norms: bool) -> None:
         super().__init__()
-        self.norm, self.attn = nn.LayerNorm(width), Attention(width, num_heads)
+        self.norm, self.attn = nn.LayerNorm(width), Attention(width, num_heads, norms)
         self.up, self.down = nn.Linear(width, 2 * width, bias=False), nn.Linear(2 * width, width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -48,12 +51,14 @@ class Former(nn.Module):
 
     _no_split_modules = ("Block",)
 
-    def __init__(self, width: int = 12, num_heads: int = 2, words: int = 10, dropout: float = 0.0) -> None:
+    def __init__(
+        self, width: int = 12, num_heads: int = 2, words: int = 10, dropout: float = 0.0, norms: bool = False
+    ) -> None:
         super().__init__()
         self.words = nn.Embedding(words, width)
         self.places = nn.Parameter(torch.randn(TOKENS, width) / 10)
         self.first = nn.Linear(toys.FEATURES // TOKENS, width)
-        self.blocks = nn.ModuleList([Block(width, num_heads), Block(width, num_heads)])
+        self.blocks = nn.ModuleList([Block(width, num_heads, norms), Block(width, num_heads, norms)])
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(width, words, bias=False)
         self.head.weight = self.words.weight
@@ -314,3 +319,34 @@ def averaged(rank, whose):
 def test_a_parameter_some_groups_have_not_used_counts_as_zero_there():
     expected = [[1.5, 1.5], [0.5, 0.5], None, [1.0, 1.0]]
     assert run_ranks(2, averaged, [(0, 1), (0,), (), (1,)]) == [expected, expected]
+
+
+NORMED = dict(type=f"{HERE}:Former", norms=True)
+
+
+@pytest.mark.parametrize("layout", ["alone", "groups", "shared"])
+def test_a_whole_layer_on_shares_learns_from_all_of_them(layout, tmp_path):
+    """A norm of each head: every rank has some heads, and the gradient is of all."""
+    found = {}
+    for name in ("single", layout):
+        ranks, strategy = LAYOUTS[name]
+        if name != "single":
+            summed = {**PLAN, "blocks.*.attn.norm": "summed"}
+            strategy = (
+                dict(strategy, plan=summed)
+                if "plan" in strategy
+                else dict(strategy, tensor_parallel=dict(size=2, plan=summed))
+            )
+        cfg = config(tmp_path / name, global_batch_size=8, strategy=strategy, custom_hooks=[toys.LOSSES], model=NORMED,
+                     optim_wrapper=dict(optimizer=dict(type="SGD", lr=0.2, momentum=0.9), clip_grad=CLIP))  # fmt: skip
+        run(ranks, cfg)
+        found[name] = toys.losses(tmp_path / name, ranks)
+    assert found[layout] == pytest.approx(found["single"], abs=1e-5)
+
+
+def test_a_whole_layer_on_shares_that_is_not_summed_is_refused_at_its_first_update(tmp_path):
+    with pytest.raises(ConfigError) as told:
+        run(2, config(tmp_path, strategy=ALONE, model=NORMED))
+    text = "uses blocks.0.attn.norm.weight, blocks.0.attn.norm.bias, blocks.1.attn.norm.weight, blocks.1.attn.norm.bias on shares of features"
+    remedy = 'Give the layer that holds it the style "summed" in the plan, which adds them up.'
+    assert str(told.value) == f"model: {text}: its gradient is another on each rank. {remedy} [FP050]"
