@@ -350,3 +350,64 @@ def test_a_whole_layer_on_shares_that_is_not_summed_is_refused_at_its_first_upda
     text = "uses blocks.0.attn.norm.weight, blocks.0.attn.norm.bias, blocks.1.attn.norm.weight, blocks.1.attn.norm.bias on shares of features"
     remedy = 'Give the layer that holds it the style "summed" in the plan, which adds them up.'
     assert str(told.value) == f"model: {text}: its gradient is another on each rank. {remedy} [FP050]"
+
+
+BESIDE = {
+    "offloaded": dict(cpu_offload=True),
+    "recomputed, kept gathered": dict(activation_checkpointing=["Block"], reshard_after_forward=False),
+    "whole": dict(wrap=[]),
+}
+
+
+@pytest.mark.parametrize("settings", BESIDE.values(), ids=BESIDE)
+def test_settings_of_shares_go_with_cut_layers(settings, alone, tmp_path):
+    """One share of each part, on two ranks."""
+    wrapper = dict(optimizer=dict(type="SGD", lr=0.2, momentum=0.9), clip_grad=CLIP)
+    cfg = config(
+        tmp_path,
+        global_batch_size=8,
+        optim_wrapper=wrapper,
+        custom_hooks=[toys.LOSSES],
+        strategy=dict(SHARED, **settings),
+    )
+    run(2, cfg)
+    assert toys.losses(tmp_path, 2) == pytest.approx(alone(4), abs=1e-5)
+
+
+@pytest.mark.parametrize("layout", ["single", "alone"])
+def test_weights_without_memory_are_filled_from_the_checkpoint(layout, tmp_path):
+    """Rows in parts too, by parts over shares; and an evaluation alone sees the same weights."""
+    ranks, strategy = LAYOUTS[layout]
+    made = config(tmp_path / "from", strategy=strategy, train_cfg=dict(by_epoch=True, max_epochs=1))
+    run(ranks, made)
+    source, found = str(tmp_path / "from" / "checkpoints" / "epoch_1"), []
+    for name, chosen in (
+        ("skips", dict(SHARED, skip_init_weights=True)),
+        ("builds", SHARED),
+        ("alone", ALONE),
+    ):
+        tested = config(tmp_path / name, strategy=chosen, load_from=source, resume=False, test_cfg=dict(),
+                        test_dataloader=made["val_dataloader"], test_evaluator=dict(hits=made["val_evaluator"]["hits"],
+                                                                                    count=dict(type=f"{HERE}:Count")))  # fmt: skip
+        found.append(run_ranks(2, toys.trained_rank, tested, "test")[0]["metrics"])
+    (event,) = toys.recorded(tmp_path / "from", "validate")
+    assert found == [{"hits": event["metrics"]["hits"], "count": 11.0}] * 3
+
+
+class OwnLoop:
+    """Feeds the evaluator what the built-in loop would."""
+
+    def __init__(self, run, dataloader, evaluator) -> None:
+        self.run_, self.dataloader, self.evaluator = run, dataloader, evaluator
+
+    def run(self):
+        for batch in self.dataloader:
+            self.evaluator.process(data_samples=self.run_.model(batch[0]), data_batch=batch)
+        return self.evaluator.evaluate()
+
+
+def test_a_loop_of_ones_own_counts_each_sample_once(tmp_path):
+    cfg = config(tmp_path, strategy=ALONE, val_cfg=dict(type=f"{HERE}:OwnLoop"), train_cfg=dict(by_epoch=True, max_epochs=1),
+                 val_evaluator=dict(count=dict(type=f"{HERE}:Count")))  # fmt: skip
+    assert run(2, cfg)["metrics"] == {"count": 11.0}
+    assert [event["samples"] for event in toys.recorded(tmp_path, "validate")] == [[11]]
