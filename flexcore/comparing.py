@@ -8,13 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise, takewhile
 from typing import Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from flexcore import timeline as clock
 from flexcore.questions import saves, validations
 from flexcore.replayed_rates import Rates, rate_differences
 from flexcore.replaying import early_stop_differences
-from flexcore.run_plan import Plan
+from flexcore.run_plan import Plan, Resume
 from flexcore.saving import Rule, best_name, inferred_rule, is_better, timed_name
 from flexcore.stopping_early import REASON
 
@@ -114,8 +114,7 @@ def _spans(segments: Sequence[Segment], reached: int) -> Iterator[_Span]:
         upto = min((s.resumed for s in later), default=reached)
         checks_last = all(s.validated for s in later if s.resumed == upto)
         if upto >= segment.resumed:
-            checked = segment.validated or segment.resumed == 0
-            yield _Span(segment.plan, segment.resumed, upto, checked, checks_last)
+            yield _Span(segment.plan, segment.resumed, upto, segment.validated, checks_last)
 
 
 def _planned_checks(spans: Sequence[_Span]) -> list[int]:
@@ -123,7 +122,7 @@ def _planned_checks(spans: Sequence[_Span]) -> list[int]:
     for span in spans:
         first = span.after + 1 if span.checked_before else span.after
         last = span.upto if span.checks_last else span.upto - 1
-        found += [at for _, at in _until(validations(span.plan), last) if at >= first]
+        found += [at for at in _checks_until(span.plan, last) if at >= first]
     return found
 
 
@@ -136,10 +135,11 @@ def _saves_within(plan: Plan, after: int, upto: int) -> list[tuple[int, str]]:
     return [(save.iter, save.name) for save in within if save.iter > after]
 
 
-def _until(events: Iterator[tuple[int, int | None]], last: int) -> Iterator[tuple[int, int]]:
-    return (
-        (e, at or 0) for e, at in takewhile(lambda event: event[1] is not None and event[1] <= last, events)
-    )
+def _checks_until(plan: Plan, last: int) -> Iterator[int]:
+    for _, at in validations(plan):
+        if at is None or at > last:
+            return
+        yield at
 
 
 def _kept(segment: Segment, later: Sequence[Segment]) -> Segment:
@@ -148,12 +148,18 @@ def _kept(segment: Segment, later: Sequence[Segment]) -> Segment:
         return segment
     cut = min(s.resumed for s in later)
     validated = all(s.validated for s in later if s.resumed == cut)
-    events = tuple(e for e in segment.events if e.get("iter", 0) < cut or (
-        e.get("iter", 0) == cut and (validated or not (e["event"] == "validate" or e.get("best")))))  # fmt: skip
-    return Segment(
-        plan=segment.plan, resumed=segment.resumed, validated=segment.validated, events=events,
+    told = (e for e in segment.events if e["event"] in ("validate", "save"))
+    return evolve(
+        segment, events=tuple(e for e in told if _counts(e, cut, validated)),
         steps=tuple(step for step in segment.steps if step[0] < cut),
     )  # fmt: skip
+
+
+def _counts(event: Mapping[str, Any], cut: int, validated: bool) -> bool:
+    """Whether an event still counts when a later start resumed at `cut`; `validated`: with the validation there done."""
+    if event["iter"] != cut:
+        return bool(event["iter"] < cut)
+    return validated or not (event["event"] == "validate" or event["best"])
 
 
 def _events(kept: Sequence[Segment], kind: str) -> list[Mapping[str, Any]]:
@@ -195,22 +201,25 @@ def _saved(kept: Sequence[Segment], segments: Sequence[Segment]) -> list[tuple[i
             (e["iter"], e["name"]) for e in part.events
             if e["event"] == "save" and not e["best"] and e.get("planned", True)
         ]  # fmt: skip
-    for before, segment in pairwise(segments):
-        entry = (segment.resumed, _resumed_name(segment))
-        if entry in _regular_at(before.plan, segment.resumed) and entry not in found:
+    for saved_by, entry in _resumed(segments):
+        if entry[0] > 0 and entry == _regular_after(saved_by, entry[0] - 1) and entry not in found:
             found.append(entry)
     return sorted(found)
 
 
-def _resumed_name(segment: Segment) -> str:
-    return str(getattr(segment.plan.start, "path", "")).rsplit("/", 1)[-1]
+def _resumed(segments: Sequence[Segment]) -> Iterator[tuple[Plan, tuple[int, str]]]:
+    """(plan of the start before, (iteration, name)) of each checkpoint that a start resumed."""
+    for before, segment in pairwise(segments):
+        if isinstance(segment.plan.start, Resume):
+            yield before.plan, (segment.resumed, segment.plan.start.path.rpartition("/")[2])
 
 
-def _regular_at(plan: Plan, at: int) -> list[tuple[int, str]]:
-    if plan.saving is None or plan.timeline is None or plan.timeline.opaque or at < 1:
-        return []
-    due = clock.next_save(plan.timeline, plan.saving.points, at - 1)
-    return [(due[1], plan.saving.name(due[0]))] if due is not None and due[1] == at else []
+def _regular_after(plan: Plan, after: int) -> tuple[int, str] | None:
+    """(iteration, name) of the first regular save after so many completed iterations."""
+    if plan.saving is None or plan.timeline is None or plan.timeline.opaque:
+        return None
+    due = clock.next_save(plan.timeline, plan.saving.points, after)
+    return None if due is None else (due[1], plan.saving.name(due[0]))
 
 
 def _sequence(what: str, planned: list[Any], actual: list[Any], reached: int, done: bool) -> list[Difference]:
@@ -236,7 +245,7 @@ def _at(event: Any) -> int:
 def _best_differences(kept: Sequence[Segment], segments: Sequence[Segment]) -> Iterator[Difference]:
     """Best checkpoints follow from the logged metrics: replay the comparison and expect exactly those saves."""
     actual = {(e["iter"], e["name"]) for e in _events(kept, "save") if e["best"]}
-    actual |= {(s.resumed, _resumed_name(s)) for s in segments[1:] if _resumed_name(s).startswith("best_")}
+    actual |= {entry for _, entry in _resumed(segments) if entry[1].startswith("best_")}
     best: dict[str, float] = {}
     expected = set()
     for plan, check in ((part.plan, e) for part in kept for e in part.events if e["event"] == "validate"):
@@ -273,10 +282,10 @@ def _timed_differences(kept: Sequence[Segment]) -> Iterator[Difference]:
 def _rules(plan: Plan, metrics: Mapping[str, float]) -> Iterator[tuple[str, Rule]]:
     """(metric, which way is better) of each save_best entry that these metrics decide."""
     saving = plan.saving
-    if saving is None:
+    if saving is None or not metrics:
         return
     for entry in saving.best:
-        key = entry.key or next(iter(metrics), "")
+        key = entry.key or next(iter(metrics))
         rule = entry.rule or inferred_rule(key, saving.greater_keys, saving.less_keys)
         if rule is not None and key in metrics:
             yield key, rule

@@ -36,7 +36,10 @@ def _what(plan: Plan) -> Iterator[str]:
 
 
 def _evaluations(plan: Plan) -> Iterator[str]:
-    for label, mode, part in (("validation", "val", plan.validation), ("test", "test", plan.testing)):
+    for label, part, mark in (
+        ("validation", plan.validation, mark_of(plan, "val", "<n>")),
+        ("test", plan.testing, ""),
+    ):
         if part is None:
             continue
         for data in part.loaders:
@@ -53,7 +56,6 @@ def _evaluations(plan: Plan) -> Iterator[str]:
         elif part.tta is not None:
             yield row("", f"each batch augmented and merged by {thing(part.tta)}")
         if part.predictions is not None:
-            mark = mark_of(plan, mode, "<n>")
             each = f", {mark} in each validation's name" if mark else ""
             yield row("", f"predictions to {part.predictions}, in dataset order{each}")
 

@@ -15,8 +15,8 @@ def rate_differences(
     if len(recorded) != len(plan.optimizers):
         yield "lr", f"{len(plan.optimizers)} optimizers", str(len(recorded))
         return
-    for optimizer, rate, lr in zip(plan.optimizers, rates, recorded, strict=False):
-        planned = rate.lr(plan, iteration)
+    for place, optimizer in enumerate(plan.optimizers):
+        planned, lr = rates[place].lr(plan, iteration), recorded[place]
         if planned is not None and planned != lr:
             yield "lr" if optimizer.name is None else f"{optimizer.name}.lr", repr(planned), repr(lr)
 
@@ -29,8 +29,8 @@ class Rates:
         self.checks = list(reversed(checks))
         self.states: tuple[plateaus.PlateauState, ...] = ()
         self.plan: Plan | None = None
-        self.at = -1
-        self.upcoming: Iterator[float] = iter(())
+        self.at: int
+        self.upcoming: Iterator[float]
 
     def lr(self, plan: Plan, iteration: int) -> float | None:
         optimizer, clock = plan.optimizers[self.place], plan.timeline

@@ -86,7 +86,7 @@ def backends(config: Config) -> tuple[tuple[int | None, VisBackend], ...]:
 def _copies(logger: Logger, work_dir: str) -> Copies | None:
     if logger.out_dir is None:
         return None
-    own = work_dir.rstrip("/").rsplit("/", 1)[-1]
+    own = work_dir.rpartition("/")[2]
     return Copies(directory=f"{logger.out_dir.rstrip('/')}/{own}", suffixes=as_suffixes(logger.out_suffix))
 
 

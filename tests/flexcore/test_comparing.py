@@ -4,7 +4,8 @@ import pytest
 from attrs import evolve
 
 import flexcore
-from flexcore.comparing import Segment, compared, planned_samples
+from flexcore.comparing import Comparison, Difference, Segment, compared, planned_samples
+from flexcore.facts import ParameterFact
 from flexcore.questions import saves, validations, value_at
 from flexcore.run_plan import Resume
 from tests.flexcore.base import KNOWN, validating
@@ -43,9 +44,10 @@ def differences(*segments):
 
 
 def test_a_record_that_keeps_to_its_plan_has_none():
-    found = compared([recorded()])
-    assert (found.differences, found.finished, found.reason) == ((), True, "done")
-    assert dict(found.counts) == {"iterations": 12, "validations": 3, "saves": 3, "starts": 1}
+    assert compared([recorded()]) == Comparison(
+        counts=(("iterations", 12), ("validations", 3), ("saves", 3), ("starts", 1)),
+        differences=(), finished=True, reason="done", unplanned=(),
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("i", range(12))
@@ -147,10 +149,16 @@ def test_a_save_by_wall_time_must_have_waited_for_it():
             "planned": False,
             "waited": 121.0,
         }
-        whole = recorded(plan)
-        return differences(evolve(whole, events=({**save, **changes}, *whole.events)))
+        whole = recorded(plan if plan.saving is not None else timed)
+        events = ({**save, **changes}, *whole.events)
+        counts.append(compared([evolve(whole, plan=plan, events=events)]).counts)
+        return differences(evolve(whole, plan=plan, events=events))
 
-    assert found(timed) == []
+    counts = []
+    assert found(timed) == found(timed, waited=120.0) == []
+    unsaved = evolve(timed, saving=None)
+    assert "save by wall time at iteration 6: planned nothing, was timed_iter_6 after 121 s" in found(unsaved)
+    assert dict(counts[0])["saves"] == 4
     assert found(timed, waited=119.5) == [
         "save by wall time at iteration 6: planned timed_iter_6 after 120 s, was timed_iter_6 after 119.5 s"
     ]
@@ -177,8 +185,17 @@ def test_a_run_that_ends_early_and_says_done_is_told():
 
 
 def test_an_unfinished_run_owes_nothing_but_what_it_reached():
+    """What falls on its last step may not have been done; what lies before it must have been."""
     found = compared([recorded(upto=7)])
     assert (found.differences, found.finished, found.reason) == ((), False, None)
+    unstarted = compared([Segment(plan=PLAN, resumed=4, validated=True, steps=(), events=())])
+    assert (unstarted.differences, dict(unstarted.counts)["iterations"]) == ((), 0)
+    silent = evolve(recorded(upto=5), events=())
+    assert differences(evolve(recorded(upto=4), events=())) == []
+    assert differences(silent) == [
+        "validation at iteration 4: planned 4, was nothing",
+        "save at iteration 4: planned (4, 'epoch_1'), was nothing",
+    ]
 
 
 def without(plan, **changes):
@@ -213,6 +230,7 @@ def test_samples_of_each_order_on_each_clock():
     assert [planned_samples(unsized, i) for i in (0, 3)] == [30, 30]
     assert planned_samples(evolve(PLAN, timeline=None), 0) is None
     assert planned_samples(evolve(PLAN, batching=None), 0) is None
+    assert planned_samples(flexcore.plan(CONFIG, KNOWN, mode="val"), 0) is None
     whole = flexcore.plan({**CONFIG, "global_batch_size": 60}, KNOWN)
     assert [planned_samples(whole, i) for i in (0, 1, 2)] == [60, 60, 60]
     assert [planned_samples(whole, 1, rank) for rank in (0, 0)] == [60, 60]
@@ -223,8 +241,9 @@ def test_a_run_without_checkpoints_owes_none():
     events = tuple(event for event in recorded().events if event["event"] != "save")
     assert differences(evolve(recorded(), plan=plan, events=events)) == []
     first, second = recorded(upto=7), recorded(after=4, validated=True)
-    parts = [evolve(part, plan=plan, events=tuple(e for e in part.events if e["event"] != "save"))
-             for part in (first, second)]  # fmt: skip
+    going_on = evolve(plan, start=Resume(path="w/checkpoints/epoch_1", iter=4))
+    parts = [evolve(part, plan=made, events=tuple(e for e in part.events if e["event"] != "save"))
+             for part, made in ((first, plan), (second, going_on))]  # fmt: skip
     assert differences(*parts) == []
 
 
@@ -310,3 +329,181 @@ def test_a_checkpoint_that_was_resumed_was_saved_though_nothing_told():
     assert differences(untold, second) == []
     elsewhere = evolve(second, plan=evolve(PLAN, start=evolve(start, path="w/checkpoints/mine")))
     assert differences(untold, elsewhere) == ["save at iteration 4: planned (4, 'epoch_1'), was nothing"]
+
+
+NO_SAVES = {"default_hooks": {"checkpoint": None}}
+
+
+def looped(interval, **more):
+    """8 iterations, validated every so many; nothing is saved unless said."""
+    loop = {"by_epoch": False, "max_iters": 8, "val_interval": interval}
+    return flexcore.plan({**CONFIG, "param_scheduler": [], "train_cfg": loop, **NO_SAVES, **more}, KNOWN)
+
+
+def part(plan, after, upto, *checks, validated=False, saved=()):
+    """A start that took these iterations and told of these validations, and of regular saves by their iterations."""
+    steps = tuple((i, 0.1, planned_samples(plan, i)) for i in range(after, upto))
+    events = [{"event": "validate", "iter": at, "epoch": 0, "metrics": {"acc": 0.5}} for at in checks]
+    events += [{"event": "save", "iter": at, "name": f"iter_{at}", "best": False} for at in saved]
+    return Segment(plan=plan, resumed=after, validated=validated, steps=steps, events=tuple(events))
+
+
+EACH, RARE = looped(1), looped(6)  # after each iteration; after 6 and 8
+WHOLE = range(1, 9)
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        ([part(EACH, 0, 8, *WHOLE)], []),
+        ([part(EACH, 0, 8, 1, 2, 3, 4, 6, 7, 8)], ["validation at iteration 5: planned 5, was nothing"]),
+        ([part(RARE, 0, 8, 6, 8)], []),
+        ([part(EACH, 0, 5, 1, 2, 3, 4, 5), part(RARE, 4, 8, 6, 8, validated=True)], []),
+        ([part(RARE, 0, 5), part(EACH, 4, 8, 5, 6, 7, 8, validated=True)], []),
+        ([part(EACH, 0, 4, 1, 2, 3, 4), part(RARE, 4, 8, 6, 8)], []),
+        ([part(EACH, 0, 4, 1, 2, 3), part(EACH, 4, 8, 4, 5, 6, 7, 8)], []),
+        ([part(EACH, 0, 5, 1, 2, 3, 4), part(EACH, 4, 8, 4, 5, 6, 7, 8)], []),
+        ([part(EACH, 0, 5, 1, 2, 3, 4), part(EACH, 4, 8, 5, 6, 7, 8)], ["validation at iteration 4: planned 4, was nothing"]),
+        ([part(EACH, 0, 4, 1, 2, 3), part(EACH, 4, 4, 4), part(EACH, 4, 8, 5, 6, 7, 8, validated=True)], []),
+        ([part(flexcore.plan({**CONFIG, "param_scheduler": []}), 0, 8)], []),
+    ],
+)  # fmt: skip
+def test_a_validation_where_one_start_ends_and_the_next_begins_is_whose_did_it_last(parts, expected):
+    """The checkpoint says whether it was done before; whoever resumes one without it does it, if its own plan does."""
+    assert differences(*parts) == expected
+
+
+def test_what_follows_a_save_is_done_again_by_whoever_resumes_it():
+    first, whole = recorded(upto=5), recorded()
+    going_on = evolve(PLAN, start=Resume(path="w/checkpoints/epoch_1", epoch=1, iter=4))
+    later = [e for e in whole.events if e["iter"] >= 4 and e.get("name") != "epoch_1"]
+    second = evolve(recorded(after=4), plan=going_on)
+    assert differences(first, evolve(second, events=tuple(later))) == []
+    assert differences(first, evolve(second, events=tuple(e for e in later if e["iter"] > 4))) == [
+        "validation at iteration 4: planned 4, was nothing"
+    ]
+
+
+def test_a_best_checkpoint_that_was_resumed_was_saved_though_nothing_told():
+    first = recorded(upto=8)
+    untold = evolve(first, events=tuple(e for e in first.events if e.get("name") != "best_acc_epoch_2"))
+    start = Resume(path="w/checkpoints/best_acc_epoch_2", epoch=2, iter=8)
+    assert (
+        differences(untold, evolve(recorded(after=8, validated=True), plan=evolve(PLAN, start=start))) == []
+    )
+    assert differences(untold, recorded(after=8, validated=True)) == [
+        "best acc at iteration 8: planned a save, as 0.7 is the best so far, was nothing"
+    ]
+
+
+def every(interval, **more):
+    return {
+        "default_hooks": {
+            "checkpoint": {"type": "CheckpointHook", "interval": interval, "by_epoch": False, **more}
+        }
+    }
+
+
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_a_checkpoint_of_any_iteration_that_was_resumed_was_saved(at):
+    """At 0 there is none to plan: a stop before the first iteration leaves one."""
+    plan = looped(100, **every(1))
+    first = part(plan, 0, at, saved=range(1, at))
+    going_on = evolve(plan, start=Resume(path=f"w/checkpoints/iter_{at}", epoch=0, iter=at))
+    assert differences(first, part(going_on, at, 8, 8, saved=range(at + 1, 9))) == []
+    silent = part(going_on, at, 8, 8, saved=range(at + 2, 9))
+    assert differences(first, silent) == [
+        f"save at iteration {at + 1}: planned {(at + 1, f'iter_{at + 1}')}, was nothing"
+    ]
+
+
+def test_a_checkpoint_that_no_plan_names_may_be_resumed():
+    plan = looped(100, **every(-1, save_last=False))
+    going_on = evolve(plan, start=Resume(path="w/checkpoints/wished", epoch=0, iter=4))
+    assert differences(part(plan, 0, 5), part(going_on, 4, 8, 8)) == []
+
+
+def test_a_loop_of_ones_own_owes_no_saves():
+    own = flexcore.plan({**CONFIG, "param_scheduler": [], "train_cfg": {"type": "pkg:L"}, **every(4)}, KNOWN)
+    going_on = evolve(own, start=Resume(path="w/checkpoints/iter_4", epoch=0, iter=4))
+    parts = [part(own, 0, 5, 3), part(going_on, 4, 8)]
+    assert compared(parts) == Comparison(
+        counts=(("iterations", 8), ("validations", 1), ("saves", 0), ("starts", 2)), differences=(), finished=False,
+        reason=None, unplanned=("samples", "validations", "saves", "end"),
+    )  # fmt: skip
+
+
+def test_an_early_stop_is_held_to_the_scores():
+    hook = {"type": "EarlyStoppingHook", "monitor": "acc", "patience": 1}
+    plan = flexcore.plan({**CONFIG, "custom_hooks": [hook]}, KNOWN)
+    stop = {"event": "stop", "reason": "early_stopping", "iter": 8}
+
+    def ended(scores):
+        part = recorded(plan, upto=8, scores=scores)
+        return compared([evolve(part, events=(*part.events, stop))])
+
+    called_for = ended((0.5, 0.4))
+    assert (called_for.differences, called_for.finished, called_for.reason) == ((), True, "early_stopping")
+    assert ended((0.5, 0.9)).differences == (
+        Difference(what="early stop", at=8, planned="no early stop by the metrics on record", actual="one"),
+    )
+    assert compared([recorded(plan, scores=(0.5, 0.4, 0.3))]).differences == (
+        Difference(
+            what="early stop", at=8, planned="the end, as acc is no better than 0.5 after 1 validations",
+            actual="12 iterations",
+        ),
+    )  # fmt: skip
+
+
+def test_each_of_several_best_metrics_is_replayed():
+    """At 8 the accuracy is no better and the loss is."""
+    hook = {"type": "CheckpointHook", "save_best": ["acc", "loss"]}
+    plan = flexcore.plan({**CONFIG, "default_hooks": {"checkpoint": hook}}, KNOWN)
+    metrics = {4: {"acc": 0.9, "loss": 0.9}, 8: {"acc": 0.5, "loss": 0.5}, 12: {"acc": 0.4, "loss": 0.6}}
+    whole = recorded(plan)
+    events = [e for e in whole.events if not e.get("best")]
+    events = [{**e, "metrics": metrics[e["iter"]]} if e["event"] == "validate" else e for e in events]
+    best = [(4, "best_acc_epoch_1"), (4, "best_loss_epoch_1"), (8, "best_loss_epoch_2")]
+    saved = [{"event": "save", "iter": at, "name": name, "best": True} for at, name in best]
+    assert differences(evolve(whole, events=(*events, *saved))) == []
+    assert differences(evolve(whole, events=(*events, *saved[:2]))) == [
+        "best loss at iteration 8: planned a save, as 0.5 is the best so far, was nothing"
+    ]
+
+
+def test_the_rates_of_several_optimizers_are_told_by_name():
+    several = {name: {"optimizer": {"type": "SGD", "lr": lr}} for name, lr in (("one", 0.1), ("other", 0.3))}
+    facts = evolve(KNOWN, train_step=True)
+    plan = flexcore.plan({**CONFIG, "param_scheduler": [], "optim_wrapper": several, **NO_SAVES}, facts)
+    steps = [(i, (0.1, 0.3), planned_samples(plan, i)) for i in range(3)]
+    part = Segment(plan=plan, resumed=0, validated=False, steps=tuple(steps), events=())
+    assert differences(part) == []
+    steps[1] = (1, (0.2, 0.4), 30)
+    assert differences(evolve(part, steps=tuple(steps))) == [
+        "one.lr at iteration 1: planned 0.1, was 0.2", "other.lr at iteration 1: planned 0.3, was 0.4",
+    ]  # fmt: skip
+
+
+def test_a_plateau_is_replayed_over_schedules_groups_and_starts():
+    """The LR halves after an epoch; after the second, no better than the first, it is cut to the least it may be."""
+    schedules = [
+        {"type": "MultiStepLR", "milestones": [1], "gamma": 0.5},
+        {"type": "ReduceOnPlateauLR", "monitor": "acc", "rule": "greater", "patience": 0, "min_value": 0.02},
+    ]
+    wrapper = {"optimizer": {"type": "SGD", "lr": 0.1}, "paramwise_cfg": {"bias_lr_mult": 2}}
+    parameters = tuple(ParameterFact(name=name, shape=(1,)) for name in ("a.weight", "a.bias"))
+    plan = flexcore.plan(
+        {**CONFIG, "param_scheduler": schedules, "optim_wrapper": wrapper},
+        evolve(KNOWN, parameters=parameters),
+    )
+    assert len(plan.optimizer.groups) == 2
+    going_on = evolve(plan, start=Resume(path="w/checkpoints/epoch_2", epoch=2, iter=8))
+    rates = [0.1] * 4 + [0.05] * 4 + [0.05 * (0.02 / 0.05)] * 4
+
+    def following(part):
+        return evolve(part, steps=tuple((i, rates[i], samples) for i, _, samples in part.steps))
+
+    scores = (0.9, 0.5, 0.95)
+    assert differences(following(recorded(plan, scores=scores))) == []
+    parts = recorded(plan, upto=9, scores=scores), recorded(going_on, after=8, validated=True, scores=scores)
+    assert differences(*map(following, parts)) == []
