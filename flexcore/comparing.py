@@ -157,9 +157,10 @@ def _kept(segment: Segment, later: Sequence[Segment]) -> Segment:
 
 def _counts(event: Mapping[str, Any], cut: int, validated: bool) -> bool:
     """Whether an event still counts when a later start resumed at `cut`; `validated`: with the validation there done."""
-    if event["iter"] != cut:
-        return bool(event["iter"] < cut)
-    return validated or not (event["event"] == "validate" or event["best"])
+    if event["iter"] < cut:
+        return True
+    follows = event["event"] == "validate" or event["best"]
+    return event["iter"] == cut and (validated or not follows)
 
 
 def _events(kept: Sequence[Segment], kind: str) -> list[Mapping[str, Any]]:

@@ -27,8 +27,8 @@ class Undecided(ValueError):  # noqa: N818 - named for what is so
 
     def __init__(self, what: str, plan: Plan) -> None:
         loop = plan.config.train_cfg
-        name = loop.component.type if isinstance(loop, OwnTrainLoop) else "the loop"
-        super().__init__(f"{what} are not planned: {name} decides them as it runs.")
+        assert isinstance(loop, OwnTrainLoop)
+        super().__init__(f"{what} are not planned: {loop.component.type} decides them as it runs.")
 
 
 def _planned_clock(plan: Plan, what: str) -> timeline.Timeline | None:
@@ -53,8 +53,9 @@ def value_at(
         IndexError: the plan has no such group. KeyError: the group has no such planned key, or the plan no such
             optimizer.
     """
-    if not plan.optimizers or plan.timeline is None:
+    if not plan.optimizers:
         return Value(None, f"a {plan.mode} plan has no optimizer")
+    assert plan.timeline is not None
     chosen = _named(plan, optimizer)
     base = dict(chosen.groups[group].values)[key]
     if base is None:
@@ -99,8 +100,9 @@ def foreseen(plan: Plan, key: str, total: int, optimizer: str | None = None) -> 
 
     Where each value takes the one before it, the last of 10^9 would take minutes.
     """
-    length = plan.timeline.epoch_length if plan.timeline is not None else None
-    walks = curves.clashes(curves.own(_named(plan, optimizer).schedules or (), key), length)
+    assert plan.timeline is not None
+    own = curves.own(_named(plan, optimizer).schedules or (), key)
+    walks = curves.clashes(own, plan.timeline.epoch_length)
     return min(total, FAR) if walks else total
 
 
@@ -108,13 +110,16 @@ def values_at(
     plan: Plan, key: str, iterations: Sequence[int], group: int = 0, optimizer: str | None = None
 ) -> list[float | None]:
     """`value_at` at rising iterations, in one walk where schedules have no closed form."""
-    own = curves.own((_named(plan, optimizer).schedules or ()) if plan.optimizers else (), key)
-    length = plan.timeline.epoch_length if plan.timeline is not None else None
-    if value_at(plan, key, 0, group, optimizer).value is None or not curves.clashes(own, length):
+    if value_at(plan, key, group=group, optimizer=optimizer).value is None:
+        return [None for _ in iterations]
+    assert plan.timeline is not None
+    chosen, length = _named(plan, optimizer), plan.timeline.epoch_length
+    own, base = curves.own(chosen.schedules or (), key), chosen.groups[group].base(key)
+    if not curves.clashes(own, length):
         return [value_at(plan, key, i, group, optimizer).value for i in iterations]
-    base = _named(plan, optimizer).groups[group].base(key)
-    walk, wanted = curves.values(own, base or 0.0, length), set(iterations)
-    return [value for i, value in enumerate(islice(walk, max(wanted, default=-1) + 1)) if i in wanted]
+    assert base is not None
+    walk = enumerate(curves.values(own, base, length))
+    return [next(value for i, value in walk if i == at) for at in iterations]
 
 
 def validations(plan: Plan) -> Iterator[tuple[int, int | None]]:
@@ -153,20 +158,19 @@ def saves(plan: Plan, *, best: bool = True) -> Iterator[Save]:
 
 def _saves(clock: timeline.Timeline, saving: Saving, *, best: bool) -> Iterator[Save]:
     regular = timeline.saves(clock, saving.points)
-    checks = timeline.validations(clock) if best and saving.best else iter(())
+    validated = timeline.validations(clock) if best and saving.best else ()
+    checks = ((epoch, at) for epoch, at in validated if at is not None)
     due, check = next(regular, None), next(checks, None)
     while due is not None or check is not None:
-        if due is not None and (check is None or due[1] <= (check[1] or 0)):
+        if due is not None and (check is None or due[1] <= check[1]):
             yield Save(clock.epoch_of(due[1]), due[1], saving.name(due[0]))
             due = next(regular, None)
         else:
             assert check is not None
             epoch, at = check
             for entry in saving.best:
-                units = epoch if clock.by_epoch else (at or 0)
-                yield Save(
-                    epoch, at or 0, best_name(entry.key or "auto", clock.by_epoch, units), conditional=True
-                )
+                units = epoch if clock.by_epoch else at
+                yield Save(epoch, at, best_name(entry.key or "auto", clock.by_epoch, units), conditional=True)
             check = next(checks, None)
 
 
@@ -180,7 +184,7 @@ def kept(plan: Plan, after: int) -> tuple[str, ...]:
     if plan.saving is None or clock is None:
         return ()
     names = (plan.saving.name(units) for units, _ in timeline.last_saves(clock, plan.saving.points, after))
-    newest = islice(names, plan.saving.max_keep if plan.saving.max_keep > 0 else None)
+    newest = islice(names, None if plan.saving.max_keep == -1 else plan.saving.max_keep)
     return tuple(newest)[::-1]
 
 
@@ -206,8 +210,8 @@ def sample_indices(plan: Plan, *, epoch: int, rank: int = 0, start: int = 0) -> 
     first, skip = divmod(start, order.micro_batch_size)
     base = epoch * per_epoch if order.endless else 0
     for micro_batch in range(first, per_epoch):
-        yield from sampling.indices(order, epoch, base + micro_batch, plan.data_rank(rank))[skip:]
-        skip = 0
+        own = sampling.indices(order, epoch, base + micro_batch, plan.data_rank(rank))
+        yield from own[skip:] if micro_batch == first else own
 
 
 def window_samples(plan: Plan, iteration: int, rank: int = 0) -> tuple[int, ...] | None:
@@ -220,8 +224,7 @@ def window_samples(plan: Plan, iteration: int, rank: int = 0) -> tuple[int, ...]
     first, _ = timeline.window_at(clock, iteration)
     found: list[int] = []
     for at in range(first * per, (iteration + 1) * per):
-        epoch, within = (0, at) if order.endless else divmod(at, length)
-        found += sampling.indices(order, epoch, within, plan.data_rank(rank))
+        found += sampling.indices(order, at // length, at if order.endless else at % length, plan.data_rank(rank))
     return tuple(found)
 
 

@@ -11,6 +11,7 @@ from flexcore.facts import ParameterFact
 from flexcore.questions import (
     Save,
     Value,
+    foreseen,
     kept,
     sample_indices,
     saves,
@@ -22,6 +23,7 @@ from flexcore.questions import (
 )
 from flexcore.sampling import indices
 from tests.flexcore.base import KNOWN, base, planned, validating
+from tests.strategies import checkpoint
 
 TESTING = {
     "model": "pkg:Net", "test_dataloader": {"dataset": "pkg:D", "batch_size": 5}, "test_evaluator": "pkg:M", "test_cfg": {},
@@ -87,6 +89,56 @@ def test_many_values_are_each_ones_own(schedulers, iterations):
     assert values_at(plan, "lr", iterations) == [value_at(plan, "lr", i).value for i in iterations]
 
 
+BY_EPOCH = [{"type": "CosineAnnealingLR", "eta_min": 0.01}, {"type": "StepLR", "step_size": 2}]
+SEVERAL = {name: {"optimizer": {"type": "SGD", "lr": lr}} for name, lr in (("one", 0.1), ("other", 0.3))}
+
+
+def test_values_of_a_recursion_are_told_in_one_walk():
+    """Each alone would walk from the beginning: 2,000 of them millions of steps."""
+    longer = {"train_cfg": {"by_epoch": False, "max_iters": 10**5}}
+    plan = planned(KNOWN, param_scheduler=CLASHING, **longer)
+    many = values_at(plan, "lr", range(1000, 3000))
+    assert many[::500] == [value_at(plan, "lr", i).value for i in range(1000, 3000, 500)]
+    assert (len(many), values_at(plan, "lr", [])) == (2000, [])
+    assert foreseen(plan, "lr", 10**6) == 100_000
+    assert foreseen(plan, "lr", 99_999) == 99_999
+    assert foreseen(plan, "momentum", 10**6) == foreseen(planned(KNOWN), "lr", 10**6) == 10**6
+
+
+def test_values_of_a_recursion_by_epoch_of_one_of_several_or_of_no_base():
+    """mmengine's cosine over the epochs 0, 1 and 2, and a tenth of it from epoch 2 on."""
+    plan = planned(KNOWN, param_scheduler=BY_EPOCH)
+    assert foreseen(plan, "lr", 10**6) == 100_000
+    assert values_at(plan, "lr", [0, 24, 25, 74]) == [value_at(plan, "lr", i).value for i in (0, 24, 25, 74)]
+    several = planned(
+        evolve(KNOWN, train_step=True), optim_wrapper=SEVERAL, param_scheduler={"one": [], "other": CLASHING}
+    )
+    assert values_at(several, "lr", [0, 1], optimizer="one") == [0.1, 0.1]
+    assert values_at(several, "lr", [0, 40], optimizer="other") == [
+        0.3, value_at(several, iteration=40, optimizer="other").value,
+    ]  # fmt: skip
+    assert foreseen(several, "lr", 10**6, "one") == 10**6
+    assert foreseen(several, "lr", 10**6, "other") == 10**5
+    unread = planned(KNOWN, optim_wrapper=PARAMWISE, param_scheduler=CLASHING)
+    assert values_at(unread, "lr", [0, 40]) == [None, None]
+
+
+def test_a_named_optimizer_answers_for_itself():
+    wrappers = {**SEVERAL, "one": {**SEVERAL["one"], "paramwise_cfg": {"bias_lr_mult": 2.0}}}
+    plan = planned(evolve(KNOWN, train_step=True), optim_wrapper=wrappers)
+    assert value_at(plan, optimizer="one") == Value(
+        None, "the groups of paramwise_cfg need the model's parameters"
+    )
+    assert value_at(plan, optimizer="other") == Value(0.3)
+    with pytest.raises(KeyError, match="optimizer='third': the optimizers are one, other"):
+        value_at(plan, optimizer="third")
+    with pytest.raises(KeyError, match="optimizer='one': there is one optimizer, without a name"):
+        value_at(planned(KNOWN), optimizer="one")
+    assert value_at(
+        planned(KNOWN, param_scheduler={"type": "LinearLR", "by_epoch": False, "start_factor": 0.5})
+    ) == Value(0.05)
+
+
 def test_many_values_of_another_key_group_or_plan():
     plan = planned(KNOWN, param_scheduler=[*CLASHING, {"type": "ConstantMomentum", "factor": 0.5, "end": 2}],
                    optim_wrapper={"optimizer": {"type": "SGD", "lr": 0.1, "momentum": 0.8}})  # fmt: skip
@@ -145,6 +197,14 @@ def test_what_is_kept_is_the_newest_of_what_was_saved(most, after, interval):
     assert list(kept(plan, after)) == (names[-most:] if most > 0 else names)
 
 
+@pytest.mark.parametrize(
+    ("most", "expected"),
+    [(-1, ("epoch_1", "epoch_2", "epoch_3")), (1, ("epoch_3",)), (2, ("epoch_2", "epoch_3"))],
+)
+def test_the_newest_are_kept_oldest_first(most, expected):
+    assert kept(saving({"max_keep_ckpts": most}), 75) == expected
+
+
 def test_samples_from_any_one_on():
     plan = planned(KNOWN, train_dataloader={"dataset": "pkg:D", "batch_size": 7})
     whole = list(sample_indices(plan, epoch=1))
@@ -194,8 +254,14 @@ def _drawn(plan, iteration, rank):
     return planned_samples(plan, iteration, rank)
 
 
+def test_a_window_is_the_first_ranks_unless_another_is_named():
+    plan = planned(evolve(KNOWN, world_size=2), launcher="pytorch")
+    assert window_samples(plan, 3) == window_samples(plan, 3, 0) != window_samples(plan, 3, 1)
+
+
 def test_no_samples_are_told_of_an_order_of_ones_own():
     assert window_samples(planned(), 0) is None
+    assert window_samples(flexcore.plan(TESTING, KNOWN, mode="test"), 0) is None
     supplied = flexcore.plan(
         base(train_dataloader=Supplied()), evolve(KNOWN, train_batches=7, train_batch_size=3)
     )
@@ -210,15 +276,12 @@ def test_no_samples_are_told_of_an_order_of_ones_own():
 
 def test_another_world_size_is_another_plan_of_the_same_request():
     slurm = (("SLURM_STEP_ID", "0"), ("SLURM_PROCID", "1"), ("SLURM_NTASKS", "4"))
-    seen = evolve(KNOWN, environment=slurm, world_size=4, local_world_size=2)
+    named = checkpoint(50)
+    seen = evolve(KNOWN, environment=slurm, world_size=4, local_world_size=2, named_checkpoint=named)
     plan = planned(seen, launcher="slurm")
     moved = with_world_size(plan, 2)
     assert (moved.environment.world_size, moved.environment.launcher) == (2, "slurm")
-    assert (moved.facts.local_world_size, moved.facts.checkpoints, moved.facts.environment) == (
-        None,
-        None,
-        None,
-    )
+    assert moved.facts == evolve(KNOWN, world_size=2, checkpoints=None)
     for launcher in (None, "pytorch"):
         moved = with_world_size(planned(KNOWN, launcher=launcher), 2)
         assert moved.facts == evolve(
