@@ -224,7 +224,9 @@ def window_samples(plan: Plan, iteration: int, rank: int = 0) -> tuple[int, ...]
     first, _ = timeline.window_at(clock, iteration)
     found: list[int] = []
     for at in range(first * per, (iteration + 1) * per):
-        found += sampling.indices(order, at // length, at if order.endless else at % length, plan.data_rank(rank))
+        found += sampling.indices(
+            order, at // length, at if order.endless else at % length, plan.data_rank(rank)
+        )
     return tuple(found)
 
 
