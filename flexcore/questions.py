@@ -110,7 +110,7 @@ def values_at(
     plan: Plan, key: str, iterations: Sequence[int], group: int = 0, optimizer: str | None = None
 ) -> list[float | None]:
     """`value_at` at rising iterations, in one walk where schedules have no closed form."""
-    if value_at(plan, key, group=group, optimizer=optimizer).value is None:
+    if value_at(plan, key, optimizer=optimizer).value is None:
         return [None for _ in iterations]
     assert plan.timeline is not None
     chosen, length = _named(plan, optimizer), plan.timeline.epoch_length

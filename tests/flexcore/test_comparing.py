@@ -487,7 +487,7 @@ def test_the_rates_of_several_optimizers_are_told_by_name():
 def test_a_plateau_is_replayed_over_schedules_groups_and_starts():
     """The LR halves after an epoch; after the second, no better than the first, it is cut to the least it may be."""
     schedules = [
-        {"type": "MultiStepLR", "milestones": [1, 5], "gamma": 0.5},
+        {"type": "MultiStepLR", "milestones": [1, 5], "gamma": 0.5, "end": 10},
         {"type": "ReduceOnPlateauLR", "monitor": "acc", "rule": "greater", "patience": 0, "min_value": 0.02},
     ]
     wrapper = {"optimizer": {"type": "SGD", "lr": 0.1}, "paramwise_cfg": {"bias_lr_mult": 2}}

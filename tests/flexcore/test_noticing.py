@@ -7,6 +7,7 @@ import flexcore
 from flexcore import Facts, Supplied
 from flexcore.facts import ParameterFact
 from tests.flexcore.base import KNOWN, base, planned, validating
+from tests.strategies import checkpoint
 
 TEST = {"test_dataloader": {"dataset": "pkg:D", "batch_size": 2}, "test_evaluator": "pkg:M", "test_cfg": {}}
 AMP = {"type": "AmpOptimWrapper", "optimizer": "SGD", "paramwise_cfg": {"bias_lr_mult": 2}}
@@ -113,10 +114,14 @@ def test_auto_tells_what_it_chose_and_why(facts, text):
 
 
 def test_a_drawn_seed_is_the_low_half_of_the_entropy():
-    made = planned(evolve(KNOWN, entropy=2**32 + 5), randomness={})
-    assert [str(notice) for notice in made.notices] == [
-        "randomness.seed: is not given and was drawn: 5. Give a seed to repeat runs. [FR001]"
-    ]
+    """Unless it goes on from a checkpoint, whose seed it keeps."""
+    drawn = evolve(KNOWN, entropy=2**32 + 5)
+    kept = evolve(drawn, checkpoints=(checkpoint(50, trajectory=(("seed", "9"),)),))
+    for facts, what in ((drawn, "was drawn: 5"), (kept, "is the checkpoint's: 9")):
+        made = planned(facts, randomness={}, resume=facts is kept)
+        assert [str(notice) for notice in made.notices if notice.code == "FR001"] == [
+            f"randomness.seed: is not given and {what}. Give a seed to repeat runs. [FR001]"
+        ]
 
 
 SLOTTED = {"dataset": Supplied(), "batch_size": 2}

@@ -90,16 +90,21 @@ def test_many_values_are_each_ones_own(schedulers, iterations):
 
 
 BY_EPOCH = [{"type": "CosineAnnealingLR", "eta_min": 0.01}, {"type": "StepLR", "step_size": 2}]
+MIXED = [
+    {**BY_EPOCH[0], "end": 1},
+    {**STEPPED, "by_epoch": False, "begin": 10},
+]  # 25 iterations; from the tenth on
 SEVERAL = {name: {"optimizer": {"type": "SGD", "lr": lr}} for name, lr in (("one", 0.1), ("other", 0.3))}
 
 
 def test_values_of_a_recursion_are_told_in_one_walk():
     """Each alone would walk from the beginning: 2,000 of them millions of steps."""
-    longer = {"train_cfg": {"by_epoch": False, "max_iters": 10**5}}
-    plan = planned(KNOWN, param_scheduler=CLASHING, **longer)
-    many = values_at(plan, "lr", range(1000, 3000))
-    assert many[::500] == [value_at(plan, "lr", i).value for i in range(1000, 3000, 500)]
-    assert (len(many), values_at(plan, "lr", [])) == (2000, [])
+    longer = {"train_cfg": {"by_epoch": True, "max_epochs": 4000}}
+    for schedulers in (CLASHING, MIXED):
+        plan = planned(KNOWN, param_scheduler=schedulers, **longer)
+        many = values_at(plan, "lr", range(1000, 3000))
+        assert many[::500] == [value_at(plan, "lr", i).value for i in range(1000, 3000, 500)]
+        assert (len(many), values_at(plan, "lr", [])) == (2000, [])
     assert foreseen(plan, "lr", 10**6) == 100_000
     assert foreseen(plan, "lr", 99_999) == 99_999
     assert foreseen(plan, "momentum", 10**6) == foreseen(planned(KNOWN), "lr", 10**6) == 10**6
@@ -143,6 +148,14 @@ def test_many_values_of_another_key_group_or_plan():
     plan = planned(KNOWN, param_scheduler=[*CLASHING, {"type": "ConstantMomentum", "factor": 0.5, "end": 2}],
                    optim_wrapper={"optimizer": {"type": "SGD", "lr": 0.1, "momentum": 0.8}})  # fmt: skip
     assert values_at(plan, "momentum", [0, 50]) == [0.4, 0.8]
+    watched = flexcore.plan(
+        validating(
+            param_scheduler=[WATCHING, {"type": "ConstantMomentum", "factor": 1.0}],
+            optim_wrapper={"optimizer": {"type": "SGD", "lr": 0.1, "momentum": 0.9}},
+        ),
+        KNOWN,
+    )
+    assert (values_at(watched, "momentum", [0, 5]), values_at(watched, "lr", [0])) == ([0.9, 0.9], [None])
     assert values_at(flexcore.plan(TESTING, KNOWN, mode="test"), "lr", [0, 5]) == [None, None]
     parameters = (ParameterFact(name="fc.weight", shape=(2, 2)), ParameterFact(name="fc.bias", shape=(2,)))
     several = planned(evolve(KNOWN, parameters=parameters), optim_wrapper=PARAMWISE, param_scheduler=CLASHING)
