@@ -338,7 +338,7 @@ def test_plan_names_the_flags_that_settle_what_is_unknown(command):
 
 
 def test_every_unknown_names_a_fact_with_a_flag_or_one_a_run_brings():
-    known = {*cli.FLAG_OF_FACT, "entropy", "started_at", "checkpoints"}
+    known = {*cli.FLAG_OF_FACT, "entropy", "started_at", "checkpoints", "named_checkpoint"}
     source = (ROOT / "flexcore" / "noticing.py").read_text()
     named = set(re.findall(r'"([a-z_]+)"', source)) & set(flexcore.Facts.__annotations__)
     assert named <= known
