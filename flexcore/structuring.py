@@ -60,7 +60,6 @@ def _build() -> Converter:
         converter.register_structure_hook(kind, _primitive)
     converter.register_structure_hook_func(_is_literal, _literal)
     converter.register_structure_hook(Data, _data)
-    converter.register_structure_hook(Supplied, lambda value, _: _supplied(value))
     converter.register_structure_hook(Component, lambda value, _: unions.component(value, Misfit))
     converter.register_structure_hook(OptimDict, lambda value, _: _optims(value, converter))
     for kind, hook in (
@@ -242,12 +241,6 @@ def _data(value: Any, _: Any) -> Data:
     if not isinstance(value, dict):
         raise Misfit("FK011", f"must be a mapping, got {shown(value)}.", "Write dict(...).")
     return unions.data(value, Misfit)
-
-
-def _supplied(value: Any) -> Supplied:
-    if isinstance(value, Supplied):
-        return value
-    raise Misfit("FK011", f"must be flexcore.Supplied(), got {shown(value)}.", "Correct the value.")
 
 
 def _slots(value: Any, _: Any, converter: Converter) -> tuple[HookSlot, ...]:

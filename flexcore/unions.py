@@ -13,7 +13,12 @@ from flexcore.problems import did_you_mean, shown
 from flexcore.run_plan import Fresh, LoadWeights, Resume
 
 KEY_OF_FIELD: Mapping[str, str] = {"factor_value": "factor", "param": "param_name"}
-PARAM_SUFFIXES: Mapping[str, str] = {"LR": "lr", "Momentum": "momentum"}
+SCHEDULE_SUFFIXES: Mapping[str, Mapping[str, str]] = {
+    "LR": {"param_name": "lr"},
+    "Momentum": {"param_name": "momentum"},
+    "ParamScheduler": {},
+}
+"""How a schedule's type ends, and what that fixes."""
 OPTIM_WRAPPER = "optimizer wrapper"
 Error = Callable[..., Exception]
 
@@ -122,15 +127,6 @@ def _by_name(*classes: Any) -> dict[str, tuple[type, Mapping[str, Any]]]:
     return {cls.NAME: (cls, {}) for cls in classes}
 
 
-def _schedule_members() -> dict[str, tuple[type, Mapping[str, Any]]]:
-    named: dict[str, tuple[type, Mapping[str, Any]]] = {}
-    for form in schedules.FORMS:
-        for suffix, param in PARAM_SUFFIXES.items():
-            named[form.FORM + suffix] = (form, {"param_name": param})  # type: ignore[attr-defined]
-        named[form.FORM + "ParamScheduler"] = (form, {})  # type: ignore[attr-defined]
-    return named
-
-
 def _own_train_loop(value: dict[str, Any], error: Error) -> OwnTrainLoop:
     return OwnTrainLoop(component=component(value, error))
 
@@ -172,7 +168,14 @@ TAGGED: tuple[Tagged, ...] = (
         default="OptimWrapper",
         retired={"ApexOptimWrapper": "Use AmpOptimWrapper.", "ColossalAIOptimWrapper": "Use OptimWrapper."},
     ),
-    Tagged("schedule", _schedule_members()),
+    Tagged(
+        "schedule",
+        {
+            form.FORM + suffix: (form, fixed)  # type: ignore[attr-defined]
+            for form in schedules.FORMS
+            for suffix, fixed in SCHEDULE_SUFFIXES.items()
+        },
+    ),
     Tagged(
         "visualizer backend",
         _by_name(*get_args(log_specs.VisBackend)),
@@ -270,7 +273,8 @@ def component_reader(value: Any, _: Any, error: Error) -> Component:
 def tag_of(value: Any) -> str | None:
     """The type name a union's member is written with; None for classes that stand alone."""
     if isinstance(value, schedules.ScheduleBase):
-        suffix = next((s for s, param in PARAM_SUFFIXES.items() if param == value.param), "ParamScheduler")
+        own = {"param_name": value.param}
+        suffix = next(suffix for suffix, fixed in SCHEDULE_SUFFIXES.items() if fixed in (own, {}))
         return f"{value.FORM}{suffix}"  # type: ignore[attr-defined]
     return _TAG_OF_CLASS.get(type(value))
 

@@ -18,7 +18,7 @@ import time
 import tomllib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial, wraps
 from importlib.metadata import version
 from itertools import accumulate
@@ -37,7 +37,6 @@ KILLED, SURVIVED, UNREACHED, TIMEOUT = 1, 0, 33, 36  # mutmut's own exit codes
 MEMORY = 8 << 30  # bytes of address space: a mutant that grows without end fails
 KNOWN = Path("tests/flexcore/equivalent_mutants.toml")
 REPORT = Path("docs/mutants.md")
-AT_IMPORT = {"flexcore.structuring", "flexcore.unions"}
 PARSING = {"flexcore.converting.x_parse_partly", "flexcore.converting.x_structure"}
 TOLD = {
     KILLED: "killed",
@@ -158,14 +157,11 @@ def passes(item: pytest.Item) -> bool:
 
 
 @contextmanager
-def rebuilt(mutant: str) -> Iterator[bool]:
-    """The converter is built once, at import and at the first use of a class; a mutant of its makers builds another.
+def rebuilt() -> Iterator[bool]:
+    """The converter is built once, at import and at the first use of a class; here is another one.
 
     Yields whether it could be built.
     """
-    if mutant.rpartition(".")[0] not in AT_IMPORT:
-        yield True
-        return
     from flexcore import converting, structuring
 
     kept = structuring.CONVERTER
@@ -179,6 +175,16 @@ def rebuilt(mutant: str) -> Iterator[bool]:
         yield True
     finally:
         structuring.CONVERTER = converting.CONVERTER = kept
+
+
+def makers(switches: Switches) -> set[str]:
+    """What only runs while a converter is built or meets a class for the first time, so before most tests."""
+    from flexcore import config, structuring
+
+    switches.watch()
+    structuring._build().get_structure_hook(config.Config)
+    switches.unwatch()
+    return set(switches.entered)
 
 
 class Loop:
@@ -200,13 +206,11 @@ class Loop:
         for item in session.items:
             for function in self.entries[item.nodeid]["functions"]:
                 self.tests[function].append(item)
+        self.makers = makers(self.switches)
         parsing = [
             item for item in session.items if not PARSING.isdisjoint(self.entries[item.nodeid]["functions"])
         ]
-        for table in tables():
-            for name in table.exit_code_by_key:
-                if name.rpartition(".")[0] in AT_IMPORT:
-                    self.tests[mutmut.mangled_name_from_mutant_name(name)] = parsing
+        self.tests |= dict.fromkeys(self.makers, parsing)
         gc.collect()
         gc.freeze()
         every = sorted(tables(), key=self.place)
@@ -327,7 +331,7 @@ class Loop:
             )
             began = time.process_time()
             self.switches.choose(name)
-            with rebuilt(name) as works:
+            with rebuilt() if function in self.makers else nullcontext(True) as works:
                 killer = next((item for item in items if not self.timed(item)), None) if works else items[0]
             self.switches.unwatch()
             os.write(

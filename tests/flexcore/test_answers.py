@@ -5,7 +5,7 @@ from attrs import evolve
 
 import flexcore
 from flexcore import Facts, Supplied
-from flexcore.components import Component, Data, Items
+from flexcore.components import Component, Items
 from flexcore.converting import dump, parse, structure
 from flexcore.facts import HookFact
 from flexcore.plan_files import config_digest
@@ -257,14 +257,6 @@ def test_names_of_the_package():
         flexcore.nothing
     with pytest.raises(flexcore.ConfigError):
         parse({"model": 5})
-
-
-def test_the_converter_reads_its_smallest_parts_alone():
-    assert structure({"a": 1}, Data) == Data((("a", 1),))
-    assert structure(Supplied(), Supplied) == Supplied()
-    for kind in (Data, Supplied, float):
-        with pytest.raises(flexcore.ConfigError):
-            structure("x", kind)
 
 
 def test_types_may_be_written_as_mmengine_or_torch_write_them():
