@@ -23,14 +23,12 @@ def plain(value: Any, problems: list[Problem]) -> Any:
         return _Walk(problems).value(value, ())
     except _TooMuch as error:
         text = f"holds more than {MAX_VALUES:,} values, counted from the top of the config."
-        problems[:] = [problem("FK015", error.path[:2], text, "Keep data in files of its own.")]
+        problems[:] = [problem("FK015", error.args[0][:2], text, "Keep data in files of its own.")]
         return None
 
 
 class _TooMuch(Exception):  # noqa: N818
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        self.path = path
+    """Its argument is the path that was looked at."""
 
 
 class _Walk:

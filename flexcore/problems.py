@@ -60,7 +60,7 @@ def did_you_mean(wrong: str, candidates: Iterable[str]) -> str:
     import difflib
 
     by_lower = {name.lower(): name for name in candidates}
-    close = difflib.get_close_matches(wrong.lower()[:80], by_lower, n=1, cutoff=0.6)
+    close = difflib.get_close_matches(wrong.lower()[:80], by_lower)
     return f' Did you mean "{by_lower[close[0]]}"?' if close else ""
 
 
@@ -82,5 +82,5 @@ def shown(value: object, limit: int = 60) -> str:
         text = repr(value)
     except Exception:
         return f"a {type(value).__name__} too large to print"
-    text = text.encode("ascii", "backslashreplace").decode("ascii") if not text.isprintable() else text
+    text = text.encode("ascii", "backslashreplace").decode() if not text.isprintable() else text
     return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -35,7 +35,7 @@ def test_a_mapping_is_asked_like_a_dict():
 
 @pytest.mark.parametrize(("type_name", "last", "path"), [
     ("SGD", "SGD", False), ("torch.optim:SGD", "SGD", True), ("torch.optim.SGD", "SGD", True), ("a:b:c", "c", False),
-    ("a.b c", "b c", False), ("", "", False), (".a", "a", False), ("a.", "", False), ("a.1b", "1b", False), ("a:b", "b", True),
+    ("a.b c", "b c", False), ("", "", False), (".a", "a", False), ("a.", "", False), ("a.1b", "1b", False), (":a", "a", False), ("a:", "", False), ("a:b", "b", True),
 ])  # fmt: skip
 def test_a_type_is_a_name_or_a_path(type_name, last, path):
     assert last_segment(type_name) == last

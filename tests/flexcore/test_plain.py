@@ -94,6 +94,8 @@ LIVE = "Put flexcore.Supplied() here and pass the object to shell.execute(plan, 
      [f"a: is {__name__}:<lambda>, which no other process can import. Define it at module level. [FK015]"]),
     ({"a": [].append}, {"a": None},
      ["a: is None:list.append, which no other process can import. Define it at module level. [FK015]"]),
+    ({"a": str.upper}, {"a": None},
+     ["a: is None:str.upper, which no other process can import. Define it at module level. [FK015]"]),
     ({"a": SELF}, {"a": [None]}, ["a.0: holds itself, so it never ends. Write the values out. [FK015]"]),
     ({"a": {(1, 2)}}, {"a": set()}, ["a: is a set holding more than scalars: {(1, 2)}. Use a list. [FK015]"]),
     ({"a": {True: 1, 2.5: 2, None: 3, "b": 4, 2**63: 5, -(2**63): 6}}, {"a": {"b": 4}}, [

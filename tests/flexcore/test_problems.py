@@ -2,7 +2,7 @@
 
 import pytest
 
-from flexcore.problems import ConfigError, Problem, did_you_mean, dotted, located, shown
+from flexcore.problems import ConfigError, Problem, did_you_mean, dotted, located, shown, usable
 
 ODD = Problem(code="FK010", path=("a", 0, "b"), message="is odd.", remedy="Mend it.")
 
@@ -24,6 +24,8 @@ def test_a_problem_names_its_place_value_remedy_and_code():
     ("LR", ["lr"], ' Did you mean "lr"?'), ("lr", ["LR"], ' Did you mean "LR"?'), ("lr", [], ""),
     ("momentun", ["lr", "momentum", "moments"], ' Did you mean "momentum"?'), ("abcde", ["abcxy"], ' Did you mean "abcxy"?'),
     ("abcd", ["abxy"], ""), ("z" * 200 + "momentum", ["momentum"], ""), ("x" * 99, ["x" * 80], f' Did you mean "{"x" * 80}"?'),
+    ("x" * 36 + "y" * 44 + "z", ["x" * 36 + "w" * 4], f' Did you mean "{"x" * 36}wwww"?'),
+    ("x" * 36 + "y" * 44, ["x" * 36 + "w" * 5], ""),
 ])  # fmt: skip
 def test_the_nearest_name_is_suggested_if_near_enough(wrong, candidates, said):
     assert did_you_mean(wrong, candidates) == said
@@ -50,3 +52,10 @@ def test_what_cannot_be_printed_is_escaped():
             return "a\x07\u2028ä"
 
     assert shown(Bell()) == "a\x07\\u2028\\xe4"
+
+
+@pytest.mark.parametrize(("text", "can_be"), [
+    ("a", True), ("ä b", True), ("", False), (" \t", False), ("a\0b", False), ("a\ud800", False),
+])  # fmt: skip
+def test_which_texts_can_name_a_file(text, can_be):
+    assert usable(text) is can_be
