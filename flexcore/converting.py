@@ -39,7 +39,6 @@ INSTEAD: Mapping[tuple[str, str], str] = {
         "Config",
         "find_unused_parameters",
     ): 'Write strategy=dict(type="DDPStrategy", find_unused_parameters=True).',
-    ("Config", "tta_model"): "Average over augmentations in the model's own test_step.",
     ("DistCfg", "init_backend"): "Remove it; torch.distributed is what ranks meet through.",
     ("EMAHook", "device"): "Remove it; averages are kept where the weights are.",
 }

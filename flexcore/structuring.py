@@ -1,7 +1,7 @@
 """Plain data to values: the one cattrs converter and its strict hooks. Shape only, no meaning, no wording of paths."""
 
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, Union, get_args, get_origin
 
 import attrs
@@ -52,23 +52,25 @@ STRUCTURING_ERRORS = (Misfit, Misfits, ClassValidationError)
 
 
 def _build() -> Converter:
-    converter = Converter(forbid_extra_keys=True, detailed_validation=True)
+    converter = Converter(forbid_extra_keys=True)
     converter.register_structure_hook_factory(attrs.has, lambda cls: _class_hook(cls, converter))
     converter.register_structure_hook_factory(_is_union, lambda cls: _union_hook(cls, converter))
     converter.register_structure_hook_factory(_is_tuple, lambda cls: _tuple_hook(cls, converter))
-    for kind in PRIMITIVES:
-        converter.register_structure_hook(kind, _primitive)
     converter.register_structure_hook_func(_is_literal, _literal)
-    converter.register_structure_hook(Data, _data)
-    converter.register_structure_hook(Component, lambda value, _: unions.component(value, Misfit))
-    converter.register_structure_hook(OptimDict, lambda value, _: _optims(value, converter))
     for kind, hook in (
+        *((primitive, _primitive) for primitive in PRIMITIVES),
+        (Data, _data),
+        (Component, lambda value, _: unions.component(value, Misfit)),
+        (OptimDict, lambda value, _: _optims(value, converter)),
+    ):
+        converter.register_structure_hook(kind, hook)
+    for kind, several in (
         (HookSlot, _slots),
         (NamedLoader, _named("loader")),
         (NamedMetric, _named("metric")),
         (NamedSchedules, _schedules_by_name),
     ):
-        converter.register_structure_hook_func(_is_tuple_of(kind), _with(hook, converter))
+        converter.register_structure_hook_func(_is_tuple_of(kind), _with(several, converter))
     return converter
 
 
@@ -97,7 +99,7 @@ def _class_hook(cls: type, converter: Converter) -> Callable[[Any, Any], Any]:
     renamed: dict[str, Any] = {
         f.name: override(rename=keys[f.name]) for f in attrs.fields(cls) if f.name in keys
     }
-    inner: Any = make_dict_structure_fn(cls, converter, _cattrs_forbid_extra_keys=True, **renamed)
+    inner: Any = make_dict_structure_fn(cls, converter, **renamed)
 
     def hook(value: Any, _: Any) -> Any:
         if not isinstance(value, dict):
@@ -111,7 +113,7 @@ def _class_hook(cls: type, converter: Converter) -> Callable[[Any, Any], Any]:
             value = {
                 key: item for key, item in value.items() if item is not None or key not in NONE_IS_ABSENT
             }
-        return inner(value, cls)
+        return inner(value)
 
     return hook
 
@@ -124,21 +126,23 @@ def _tuple_hook(cls: Any, converter: Converter) -> Callable[[Any, Any], Any]:
         if not isinstance(value, list | tuple) or not (endless or len(value) == len(args)):
             what = "a list" if endless else f"a list of {len(args)}"
             raise Misfit("FK011", f"must be {what}, got {shown(value)}.", "Write it in brackets.")
-        kinds = [args[0]] * len(value) if endless else args
-        return tuple(_each(value, kinds, converter))
+        slots = ((i, item, args[0] if endless else args[i]) for i, item in enumerate(value))
+        return tuple(_each(slots, converter).values())
 
     return hook
 
 
-def _each(items: Any, kinds: Any, converter: Converter) -> list[Any]:
-    done, wrong = [], []
-    for i, (item, kind) in enumerate(zip(items, kinds, strict=True)):
+def _each(slots: Iterable[tuple[Any, Any, Any]], converter: Converter) -> dict[Any, Any]:
+    """Of each (step, item, kind) the item as that kind, by its step."""
+    done: dict[Any, Any] = {}
+    wrong: list[tuple[str | int, Exception]] = []
+    for step, item, kind in slots:
         try:
-            done.append(converter.structure(item, kind))
+            done[step] = converter.structure(item, kind)
         except STRUCTURING_ERRORS as error:
-            wrong.append((i, error))
+            wrong.append((step, error))
     if wrong:
-        raise Misfits(wrong)  # type: ignore[arg-type]
+        raise Misfits(wrong)
     return done
 
 
@@ -179,14 +183,13 @@ def _optims(value: dict[str, Any], converter: Converter) -> OptimDict:
         raise Misfit(
             "FK012", "names no optimizer.", "Add one by its submodule: generator=dict(optimizer=...)."
         )
-    wrappers = _by_key(named, OptimWrapper, converter)
-    pairs = zip(named, wrappers, strict=True)
+    pairs = _by_key(named, OptimWrapper, converter).items()
     return OptimDict(wrappers=tuple(NamedOptim(name=k, wrapper=w) for k, w in pairs), constructor=constructor)
 
 
 def _schedules_by_name(value: dict[str, Any], _: Any, converter: Converter) -> tuple[NamedSchedules, ...]:
-    lists = _by_key(value, _SCHEDULES_OR_NONE, converter)
-    return tuple(NamedSchedules(name=k, schedules=own or ()) for k, own in zip(value, lists, strict=True))
+    pairs = _by_key(value, _SCHEDULES_OR_NONE, converter).items()
+    return tuple(NamedSchedules(name=name, schedules=own or ()) for name, own in pairs)
 
 
 def _accepted(kind: Any) -> tuple[type, ...]:
@@ -250,19 +253,15 @@ def _slots(value: Any, _: Any, converter: Converter) -> tuple[HookSlot, ...]:
             f"must be a mapping of hooks by name, got {shown(value)}.",
             "Write dict(name=dict(type=...)).",
         )
-    hooks = _by_key(value, _HOOK_OR_NONE, converter)
-    return tuple(HookSlot(key=key, hook=hook) for key, hook in zip(value, hooks, strict=True))
+    pairs = _by_key(value, _HOOK_OR_NONE, converter).items()
+    return tuple(HookSlot(key=key, hook=hook) for key, hook in pairs)
 
 
-def _by_key(value: dict[Any, Any], kind: Any, converter: Converter) -> list[Any]:
+def _by_key(value: dict[Any, Any], kind: Any, converter: Converter) -> dict[str, Any]:
     number = next((key for key in value if not isinstance(key, str)), None)
     if number is not None:
         raise Misfit("FK011", f"has the key {number}; names here are text.", "Put the name in quotes.")
-    try:
-        return _each(value.values(), [kind] * len(value), converter)
-    except Misfits as error:
-        keys = list(value)
-        raise Misfits([(keys[int(i)], inner) for i, inner in error.found]) from None
+    return _each(((key, item, kind) for key, item in value.items()), converter)
 
 
 def _named(inner: str) -> Callable[[Any, Any, Converter], Any]:
@@ -273,15 +272,16 @@ def _named(inner: str) -> Callable[[Any, Any, Converter], Any]:
         item = get_args(cls)[0]
         kind: Any = attrs.fields_dict(item)[inner].type
         if isinstance(value, list | tuple):
-            return tuple(item(**{inner: one}) for one in _each(value, [kind] * len(value), converter))
+            slots = ((i, one, kind) for i, one in enumerate(value))
+            return tuple(item(**{inner: one}) for one in _each(slots, converter).values())
         if (
             isinstance(value, dict)
             and own_key not in value
             and value
             and all(isinstance(v, dict | Supplied) for v in value.values())
         ):
-            ones = _by_key(value, kind, converter)
-            return tuple(item(name=key, **{inner: one}) for key, one in zip(value, ones, strict=True))
+            pairs = _by_key(value, kind, converter).items()
+            return tuple(item(name=name, **{inner: one}) for name, one in pairs)
         return (item(**{inner: converter.structure(value, kind)}),)
 
     return hook

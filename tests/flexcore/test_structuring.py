@@ -87,6 +87,7 @@ def test_what_does_not_fit_is_told_with_what_would(data, kind, told):
     ("train_dataloader", Supplied(), Supplied()), ("train_dataloader", LOADER, READ),
     ("val_dataloader", LOADER, (NamedLoader(loader=READ),)), ("val_dataloader", Supplied(), (NamedLoader(loader=Supplied()),)),
     ("val_dataloader", [LOADER, Supplied()], (NamedLoader(loader=READ), NamedLoader(loader=Supplied()))),
+    ("val_dataloader", {"dataset": {"type": "pkg:A"}}, (NamedLoader(loader=DataLoader(dataset=ONE)),)),
     ("val_dataloader", (LOADER,), (NamedLoader(loader=READ),)), ("val_dataloader", [], ()),
     ("val_dataloader", {"a": LOADER, "b": Supplied()}, (NamedLoader(name="a", loader=READ), NamedLoader(name="b", loader=Supplied()))),
     ("val_dataloader", {"type": LOADER}, (NamedLoader(name="type", loader=READ),)),
@@ -127,6 +128,10 @@ def test_one_several_and_several_by_name(key, written, value):
     ("val_dataloader", {"a": LOADER, 3: LOADER}, [": has the key 3; names here are text. Put the name in quotes. [FK011]"]),
     ("val_dataloader", [LOADER, 5], [f".1: must be a mapping, got 5. {NUMBER}"]),
     ("val_dataloader", ["pkg:A"], [f".0: must be a mapping, got 'pkg:A'. {NUMBER}"]),
+    ("val_evaluator", {"type": {"type": "pkg:A"}},
+     [".type: must be text, got {'type': 'pkg:A'}. Write type=\"pkg.module:Name\". [FK011]"]),
+    ("compile", {"a": Supplied()}, [
+        ".a: holds flexcore.Supplied(), which only fills a slot of its own. Supply the model, loader, dataset, optimizer, metric or loss itself. [FK016]"]),
     ("val_evaluator", {"a": {}}, ['.a: lacks the key "type". Add type="pkg.module:Name". [FK012]']),
     ("val_evaluator", {"a": 3}, [': lacks the key "type". Add type="pkg.module:Name". [FK012]']),
     ("param_scheduler", "LinearLR", [f": must be a mapping or a list or None, got 'LinearLR'. {NUMBER}"]),
