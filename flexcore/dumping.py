@@ -59,9 +59,10 @@ def _dump_tuple(value: tuple[Any, ...], data: Callable[[Any], Any]) -> Any:
         return _by_name(((entry.name, dump(entry.schedules, data)) for entry in value), data)
     if isinstance(first, NamedLoader | NamedMetric):
         inner = "loader" if isinstance(first, NamedLoader) else "metric"
-        items = [dump(getattr(item, inner), data) for item in value]
+        named = [(item.name, dump(getattr(item, inner), data)) for item in value]
         if first.name is not None:
-            return _by_name(zip((item.name for item in value), items, strict=True), data)
+            return _by_name(named, data)
+        items = [item for _, item in named]
         return items[0] if len(items) == 1 else items
     return [dump(item, data) for item in value]
 

@@ -104,5 +104,13 @@ def test_other_values_are_read_alike(data, kind, told):
     assert [str(problem) for problem in caught.value.problems] == told
 
 
+def test_a_key_keeps_its_kind_in_the_path():
+    (problem,) = parse_partly({"randomness": {3: 1}})[1]
+    assert problem.path == ("randomness", 3)
+    with pytest.raises(ConfigError) as caught:
+        structure({None: 1, "zzz": 2}, Randomness)
+    assert [problem.path for problem in caught.value.problems] == [("None",), ("zzz",)]
+
+
 def test_a_value_of_any_kind_is_read():
     assert structure({"world_size": 2}, Facts) == Facts(world_size=2)

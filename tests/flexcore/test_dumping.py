@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 
 from flexcore.components import Component, Data, Items, Members, Supplied, freeze
-from flexcore.config import NamedLoader, NamedMetric
+from flexcore.config import NamedLoader, NamedMetric, NamedOptim, NamedSchedules, OptimDict, PlainOptim
 from flexcore.converting import dump, parse
 from flexcore.dumping import marked, unmarked
 from flexcore.hooks import HookSlot, Logger, UserHook
+from flexcore.loops import OwnEvalLoop, OwnTrainLoop
 from flexcore.schedules import Step
 from tests.strategies import data
 
@@ -63,6 +64,9 @@ NET = Component(
 )
 
 
+SHAPED = Component(type="pkg:Net", kwargs=Data((("size", (1,)),)))
+
+
 @pytest.mark.parametrize(("value", "plain", "json"), [
     (NET, {"type": "pkg:Net", "size": (1, 2), "names": ["a"], "own": {3}},
      {"type": "pkg:Net", "size": {"$tuple": [1, 2]}, "names": ["a"], "own": {"$set": [3]}}),
@@ -88,6 +92,19 @@ NET = Component(
     ((NamedMetric(name="a", metric=Component(type="pkg:M")),), {"a": {"type": "pkg:M"}}, {"a": {"type": "pkg:M"}}),
     ((NamedLoader(name="a", loader=Supplied()), NamedLoader(name="b", loader=Supplied())),
      {"a": Supplied(), "b": Supplied()}, {"a": {"$supplied": True}, "b": {"$supplied": True}}),
+    ((NamedLoader(name="$a", loader=Supplied()),), {"$a": Supplied()}, {"$entries": [["$a", {"$supplied": True}]]}),
+    ((HookSlot(key="a", hook=UserHook(component=SHAPED)),), {"a": {"type": "pkg:Net", "size": (1,)}},
+     {"a": {"type": "pkg:Net", "size": {"$tuple": [1]}}}),
+    ((NamedSchedules(name="a", schedules=(Step(gamma=math.inf, param="lr"),)), NamedSchedules(name="$b", schedules=())),
+     {"a": [{"type": "StepLR", "gamma": math.inf}], "$b": []},
+     {"$entries": [["a", [{"type": "StepLR", "gamma": {"$float": "inf"}}]], ["$b", []]]}),
+    (OptimDict(wrappers=(NamedOptim(name="$a", wrapper=PlainOptim(optimizer=SHAPED)),)),
+     {"type": "OptimWrapperDict", "$a": {"type": "OptimWrapper", "optimizer": {"type": "pkg:Net", "size": (1,)}}},
+     {"$entries": [["type", "OptimWrapperDict"],
+                   ["$a", {"type": "OptimWrapper", "optimizer": {"type": "pkg:Net", "size": {"$tuple": [1]}}}]]}),
+    (OwnTrainLoop(component=SHAPED), {"type": "pkg:Net", "size": (1,)}, {"type": "pkg:Net", "size": {"$tuple": [1]}}),
+    (OwnEvalLoop(component=SHAPED), {"type": "pkg:Net", "size": (1,)}, {"type": "pkg:Net", "size": {"$tuple": [1]}}),
+    ((math.inf, SHAPED), [math.inf, {"type": "pkg:Net", "size": (1,)}], [{"$float": "inf"}, {"type": "pkg:Net", "size": {"$tuple": [1]}}]),
     ((), [], []),
 ])  # fmt: skip
 def test_values_in_the_vocabulary_of_configs_and_as_json(value, plain, json):

@@ -156,7 +156,9 @@ def test_a_misfit_among_several_is_told_at_its_place(key, written, told):
     assert [str(problem).removeprefix(key) for problem in parse_partly({key: written})[1]] == told
 
 
-NONE: dict[str, Any] = dict.fromkeys(("default_hooks", "custom_hooks", "env_cfg", "log_processor", "randomness"))
+NONE: dict[str, Any] = dict.fromkeys(
+    ("default_hooks", "custom_hooks", "env_cfg", "log_processor", "randomness")
+)
 
 
 def test_sections_that_have_a_value_when_absent_may_be_none():

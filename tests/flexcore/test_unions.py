@@ -61,11 +61,11 @@ SCHEDULES = ", ".join(
     for suffix in ("LR", "Momentum", "ParamScheduler")
 )  # fmt: skip
 FREED = "holds flexcore.Supplied(), which only fills a slot of its own. Supply the model, loader, dataset, optimizer, metric or loss itself. [FK016]"
-WRAPPER = (
-    "Remove it; known here: accumulation_tail, accumulative_counts, clip_grad, constructor, optimizer, paramwise_cfg. [FK010]"
-)
+WRAPPER = "Remove it; known here: accumulation_tail, accumulative_counts, clip_grad, constructor, optimizer, paramwise_cfg. [FK010]"
 LOOPS = 'Known: EpochBasedTrainLoop, IterBasedTrainLoop, or "pkg.module:Name"'
-STRATEGIES = "Known: DDPStrategy, DeepSpeedStrategy, FSDPStrategy, MMDeepSpeedStrategy, SingleDeviceStrategy, auto"
+STRATEGIES = (
+    "Known: DDPStrategy, DeepSpeedStrategy, FSDPStrategy, MMDeepSpeedStrategy, SingleDeviceStrategy, auto"
+)
 
 
 @pytest.mark.parametrize(("key", "written", "told"), [
