@@ -65,7 +65,7 @@ BRACKETS = "Write it in brackets. [FK011]"
     ([[1, 2], [3]], tuple[tuple[int, int], ...], [f"1: must be a list of 2, got [3]. {BRACKETS}"]),
     (["x", 1], tuple[int, str], [f"0: must be an integer, got 'x'. {NUMBER}", f"1: must be text, got 1. {NUMBER}"]),
     (5, Data, ["config: must be a mapping, got 5. Write dict(...). [FK011]"]),
-    (None, int | str, [f"config: must be an integer or text, got None. {NUMBER}"]),
+    (None, int | tuple[str, ...], [f"config: must be an integer or a list, got None. {NUMBER}"]),
     (True, int | None, [f"config: must be an integer or None, got True. {NUMBER}"]),
     (True, float | Literal["a", "b"], [f'config: must be a number or "a" or "b", got True. {NUMBER}']),
     ("c", float | Literal["a", "b"], [f'config: must be a number or "a" or "b", got \'c\'. {NUMBER}']),

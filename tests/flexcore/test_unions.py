@@ -64,7 +64,7 @@ FREED = "holds flexcore.Supplied(), which only fills a slot of its own. Supply t
 WRAPPER = "Remove it; known here: accumulation_tail, accumulative_counts, clip_grad, constructor, optimizer, paramwise_cfg. [FK010]"
 LOOPS = 'Known: EpochBasedTrainLoop, IterBasedTrainLoop, or "pkg.module:Name"'
 STRATEGIES = (
-    "Known: DDPStrategy, DeepSpeedStrategy, FSDPStrategy, MMDeepSpeedStrategy, SingleDeviceStrategy, auto"
+    "Known: DDPStrategy, DeepSpeedStrategy, FSDPStrategy, MMDeepSpeedStrategy, SingleDeviceStrategy, TensorParallelStrategy, auto"
 )
 
 
