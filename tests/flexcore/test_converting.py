@@ -47,7 +47,6 @@ def test_what_is_sound_is_read_beside_every_misfit(written, config, told, broken
         assert parse(written) == config
 
 
-DDP_SETTINGS = "Remove it; known here: broadcast_buffers, bucket_cap_mb, find_unused_parameters, gradient_as_bucket_view, static_graph. [FK010]"
 TTA = (
     'is retired. Set test_cfg=dict(tta=dict(transforms=["identity", "hflip"])), with merge="pkg.module:function" for what '
     "merge_preds did. [FK017]"
@@ -61,12 +60,12 @@ TTA = (
     ({"tta_model": 1}, [f"tta_model: {TTA}"]), ({"tta_pipeline": 1}, [f"tta_pipeline: {TTA}"]),
     ({"randomness": {"tta_model": 1}},
      [f"randomness.tta_model: {SETTINGS} Randomness. Remove it; known here: deterministic, diff_rank_seed, seed. [FK010]"]),
-    ({"strategy": {"type": "DDPStrategy", "sync_bn": "x", "model_wrapper": {}, "detect_anomalous_params": True, "zzz": 1, 3: 4}}, [
-        f"strategy.3: {SETTINGS} DDPStrategy. {DDP_SETTINGS}",
-        f"strategy.detect_anomalous_params: {SETTINGS} DDPStrategy. Set find_unused_parameters=True. [FK010]",
-        f"strategy.model_wrapper: {SETTINGS} DDPStrategy. Write its settings, such as find_unused_parameters, in the strategy itself. [FK010]",
-        f"strategy.sync_bn: {SETTINGS} DDPStrategy. Call torch.nn.SyncBatchNorm.convert_sync_batchnorm as the model is built. [FK010]",
-        f"strategy.zzz: {SETTINGS} DDPStrategy. {DDP_SETTINGS}"]),
+    ({"strategy": {"type": "auto", "init_sync": True, "model_wrapper": {}}}, [
+        f"strategy.init_sync: {SETTINGS} auto. Remove it: ranks always start equal. [FK010]",
+        f"strategy.model_wrapper: {SETTINGS} auto. Write its settings, such as find_unused_parameters, in the strategy itself. [FK010]"]),
+    ({"auto_scale_lr": {"zzz": 1, 3: 4}}, [
+        f"auto_scale_lr.3: {SETTINGS} AutoScaleLR. Remove it; known here: base_batch_size, enable. [FK010]",
+        f"auto_scale_lr.zzz: {SETTINGS} AutoScaleLR. Remove it; known here: base_batch_size, enable. [FK010]"]),
     ({"env_cfg": {"dist_cfg": {"init_backend": "x", "timeout": "y", "Backend": "z"}}}, [
         "env_cfg.dist_cfg.timeout: must be a number, got 'y'. Correct the value. [FK011]",
         f'env_cfg.dist_cfg.Backend: {SETTINGS} DistCfg. Did you mean "backend"? [FK010]',
