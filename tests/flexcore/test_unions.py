@@ -63,9 +63,7 @@ SCHEDULES = ", ".join(
 FREED = "holds flexcore.Supplied(), which only fills a slot of its own. Supply the model, loader, dataset, optimizer, metric or loss itself. [FK016]"
 WRAPPER = "Remove it; known here: accumulation_tail, accumulative_counts, clip_grad, constructor, optimizer, paramwise_cfg. [FK010]"
 LOOPS = 'Known: EpochBasedTrainLoop, IterBasedTrainLoop, or "pkg.module:Name"'
-STRATEGIES = (
-    "Known: DDPStrategy, DeepSpeedStrategy, FSDPStrategy, MMDeepSpeedStrategy, SingleDeviceStrategy, TensorParallelStrategy, auto"
-)
+STRATEGIES = "Known: DDPStrategy, DeepSpeedStrategy, FSDPStrategy, MMDeepSpeedStrategy, SingleDeviceStrategy, TensorParallelStrategy, auto"
 
 
 @pytest.mark.parametrize(("key", "written", "told"), [
