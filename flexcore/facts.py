@@ -97,7 +97,8 @@ class Facts:
         world_size: ranks in the run; local_world_size: ranks on one host.
         device_type: "cpu" or "cuda"; device_count per host; device_memory in bytes.
         train_samples: length of the training dataset; train_batches: length of a supplied loader,
-            in micro-batches per rank. train_iterable: the dataset only iterates, so its order is its own.
+            in micro-batches on the rank that has the fewest; most_train_batches: on the one that has the most, if
+            they differ. train_iterable: the dataset only iterates, so its order is its own.
         val_samples, test_samples: one entry per loader, in config order.
         train_step: whether the model has one of its own, and so updates its optimizers itself.
         modules: every submodule, looked at when the model is to be sharded. model_blocks: the class names the model
@@ -117,6 +118,7 @@ class Facts:
     supports_fp16: bool | None = None
     train_samples: int | None = None
     train_batches: int | None = None
+    most_train_batches: int | None = None
     train_iterable: bool | None = None
     train_batch_size: int | None = None
     val_samples: tuple[int | None, ...] | None = None

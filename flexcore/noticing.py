@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from flexcore.batching import is_opaque
 from flexcore.components import Supplied
 from flexcore.config import AmpOptim, Config, DataLoader
+from flexcore.facts import Facts
 from flexcore.memory import model_states
 from flexcore.optimizing import waits_for_parameters
 from flexcore.problems import Problem, shown
@@ -102,9 +103,21 @@ def _of_data(made: Plan) -> Iterator[Problem]:
             )
         if made.facts.train_iterable:
             yield _iterable(made)
+        yield from _uneven(made.facts, loader.num_batch_per_epoch if isinstance(loader, DataLoader) else None)
         yield problem(
             "FD009", ("train_dataloader",), text, "Use a dataset with DefaultSampler for exact resume."
         )
+
+
+def _uneven(facts: Facts, limit: int | None) -> Iterator[Problem]:
+    """Ranks whose passes differ in length; limit: what the config ends each pass at anyway."""
+    fewest, most = facts.train_batches, facts.most_train_batches
+    if fewest is not None and most is not None and (limit is None or fewest < limit):
+        text = (
+            f"has {fewest} to {most} micro-batches on a rank; a pass is {fewest} on each, so that none waits for another, and "
+            "what a rank has besides is left out."
+        )
+        yield problem("FD012", ("train_dataloader",), text, "Give each rank as many.")
 
 
 def _iterable(made: Plan) -> Problem:

@@ -51,6 +51,7 @@ RULES: Mapping[str, Rule] = {
     "FD009": Rule("opaque-order", "info", "The order of a user's own loader or sampler is not planned; a resume replays it."),
     "FD010": Rule("iterable-dataset", "info", "What each rank reads of a dataset that only iterates is the dataset's own business."),
     "FD011": Rule("preprocessor-of-the-model", "warning", "The model's own data_preprocessor wins, so the other one does nothing."),
+    "FD012": Rule("uneven-passes", "warning", "A rank that ran out would leave the others waiting, so a pass is as long as the shortest."),
     # FS: schedules and LR
     "FS001": Rule("empty-span", "error", "A schedule must end after it begins."),
     "FS002": Rule("no-way-up-from-zero", "error", "Schedules that overlap one with a floor step from value to value, and no factor leads up from 0."),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from torch.utils.data.dataloader import default_collate
 
 from flexcore.components import Supplied
+from flexcore.problems import ConfigError
 from flexcore.run_plan import Evaluation
 from flexcore.sampling import derived_seed
 from shell import data, sources
@@ -70,6 +71,20 @@ def passes(run: Run, built: "Built") -> Passes:
     return Passes(opened, length, dataset, run.device, skips=plan.train.order is not None)
 
 
+def _begun_together(run: Run, batches: Iterator[Any]) -> Iterator[Any]:
+    """The batches, once every rank has its first: one that gets nothing would leave the others waiting for it."""
+    from shell.settling import raise_together
+
+    first, failure = None, None
+    try:
+        first = next(batches)
+    except ConfigError as error:
+        failure = error
+    raise_together(run.group, failure)
+    yield first
+    yield from batches
+
+
 def training_batches(run: Run, built: "Built", start: int) -> Iterator[Any]:
     plan = run.plan
     assert plan.train is not None and plan.timeline is not None and plan.batching is not None
@@ -84,7 +99,7 @@ def training_batches(run: Run, built: "Built", start: int) -> Iterator[Any]:
         run.replay = data.Replay(
             built.train, plan.facts.train_batches if length is None else length * per, tell
         )
-        return run.replay.stream(start * per, run.replay_from)
+        return _begun_together(run, run.replay.stream(start * per, run.replay_from))
     chosen = order
     collate = data.collate_of(loader, default_collate_of(built.contract))
     seed = derived_seed(

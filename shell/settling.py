@@ -146,6 +146,7 @@ def settled(plan: Plan, seen: Facts, group: Group) -> Plan:
         StalePlan: a count the plan rests on is another. ConfigError: ranks see different data or models, or
             the counts leave no plan. CheckpointRefused: a named checkpoint cannot be read.
     """
+    seen = _shortest(seen, group)
     wrong = probe.differences(evolve(plan.facts, world_size=None, device_type=None), seen)
     if wrong:
         raise StalePlan(wrong)
@@ -156,8 +157,16 @@ def settled(plan: Plan, seen: Facts, group: Group) -> Plan:
     return final
 
 
-SECOND_ROUND = ("train_samples", "train_batches", "train_iterable", "train_batch_size", "val_samples", "test_samples", "parameters",
+SECOND_ROUND = ("train_samples", "train_batches", "most_train_batches", "train_iterable", "train_batch_size", "val_samples", "test_samples", "parameters",
                 "modules", "model_blocks", "parameter_groups", "train_step", "hooks")  # fmt: skip
+
+
+def _shortest(seen: Facts, group: Group) -> Facts:
+    """With the passes of the rank that has the fewest batches, where the lengths of users' own loaders differ."""
+    counts = group.gather(seen.train_batches) if group.rank.world_size > 1 else [seen.train_batches]
+    if None in counts or len(set(counts)) == 1:
+        return seen
+    return evolve(seen, train_batches=min(counts), most_train_batches=max(counts))
 
 
 def _compare(seen: Facts, group: Group) -> None:

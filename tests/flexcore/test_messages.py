@@ -1048,6 +1048,36 @@ CASES: dict[str, tuple[Any, Facts, list[str]]] = {
             "default_hooks.checkpoint.filename_tmpl: must be a plain file name with one {}, got 'epoch'. Write, for example, \"epoch_{}\". [FC004]",
         ],
     ),
+    "FD012": (
+        base(train_dataloader=L(batch_sampler={"type": "pkg:Own"}, batch_size=None)),
+        evolve(KNOWN, train_batches=4, most_train_batches=6, world_size=2),
+        [
+            (
+                "train_dataloader: has 4 to 6 micro-batches on a rank; a pass is 4 on each, so that none waits for another, "
+                "and what a rank has besides is left out. Give each rank as many. [FD012]"
+            ),
+        ],
+    ),
+    "FD012 cut short": (
+        base(train_dataloader=L(batch_sampler={"type": "pkg:Own"}, batch_size=None, num_batch_per_epoch=4)),
+        evolve(KNOWN, train_batches=4, most_train_batches=6, world_size=2),
+        [],
+    ),
+    "FD012 not as short": (
+        base(train_dataloader=L(batch_sampler={"type": "pkg:Own"}, batch_size=None, num_batch_per_epoch=5)),
+        evolve(KNOWN, train_batches=4, most_train_batches=6, world_size=2),
+        [
+            (
+                "train_dataloader: has 4 to 6 micro-batches on a rank; a pass is 4 on each, so that none waits for another, "
+                "and what a rank has besides is left out. Give each rank as many. [FD012]"
+            ),
+        ],
+    ),
+    "FD012 unknown": (
+        base(train_dataloader=L(batch_sampler={"type": "pkg:Own"}, batch_size=None)),
+        evolve(KNOWN, most_train_batches=6, world_size=2),
+        [],
+    ),
     "FC005": (
         base(resume=True),
         resumed(trajectory=(("model", '"x"'), ("loss", '"y"'), ("length", "1"))),
