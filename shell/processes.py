@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 from attrs import field, frozen
 
+from shell.meeting import Meetings, corner
 from shell.ranks import Rank, read_rank, rendezvous, whole_number
 
 logger = logging.getLogger(__name__)
@@ -176,7 +177,7 @@ def _started(rank: Rank, backend: str, timeout_seconds: float, *, leaves: bool) 
     import torch.distributed as dist
 
     device, timeout = _device(backend, rank.local_rank), timedelta(seconds=timeout_seconds)
-    store = _fresh_corner(timeout)
+    store = corner(_meetings, rank.rank, rank.world_size, timeout)
     dist.init_process_group(backend, store=store, rank=rank.rank, world_size=rank.world_size, timeout=timeout)
     group = TorchGroup(rank=rank, device=device)
     if leaves:
@@ -194,25 +195,8 @@ def _started(rank: Rank, backend: str, timeout_seconds: float, *, leaves: bool) 
             dist.destroy_process_group()
 
 
-_meetings: dict[tuple[str, str], list[Any]] = {}
-"""(address, port) -> [the store ranks meet in, groups started there]; it lives as long as this process."""
-
-
-def _fresh_corner(timeout: Any) -> Any:
-    """Where the next group of this process meets: one store a launch, and in it keys no group before has used.
-
-    The port is the launcher's to give and taken once. A group's leavings in the store would send the ranks of the
-    next one to addresses nobody listens at, which hangs them; so the nth group of a process meets the nth of others.
-    """
-    import torch.distributed as dist
-
-    place = (os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"])
-    if place not in _meetings:
-        store, _, _ = next(dist.rendezvous("env://", timeout=timeout))
-        _meetings[place] = [store, 0]
-    meeting = _meetings[place]
-    meeting[1] += 1
-    return dist.PrefixStore(f"flexcore/group_{meeting[1]}", meeting[0])
+_meetings: Meetings = {}
+"""Lives as long as this process, as the launch does."""
 
 
 def _device(backend: str, local_rank: int) -> str:
