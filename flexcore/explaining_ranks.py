@@ -66,6 +66,8 @@ def _shares(layout: Sharding | None) -> Iterator[str]:
         yield row("", f"activations of {len(layout.recomputed):,} modules are computed again in backward")
     if layout.cpu_offload:
         yield row("", "shares rest in host memory")
+    if layout.meta_init and not layout.skips_init:
+        yield row("", "weights are initialised on rank 0 alone, which deals them out")
 
 
 def _cut_layers(plan: Plan) -> Iterator[str]:

@@ -35,6 +35,7 @@ class Sharding:
         recomputed: paths of the modules whose activations backward computes again. None: unknown.
         replicas, shards: ranks with equal shares, and ranks that share one copy; None: the world size is unknown.
         reshard_after_forward: None: all but the outermost.
+        meta_init: rank 0 initialises the weights and deals out the shares; others build without memory.
         skips_init: parameters are built without memory, since the start brings their values.
     """
 
@@ -45,7 +46,12 @@ class Sharding:
     reshard_after_forward: bool | int | None
     mixed_precision: MixedPrecision | None
     cpu_offload: bool
+    meta_init: bool = False
     skips_init: bool = False
+
+    def hollow(self, rank: int) -> bool:
+        """Whether a rank builds its parameters without memory."""
+        return self.skips_init or (self.meta_init and rank > 0)
 
 
 def sharding(strategy: Strategy, facts: Facts, world_size: int | None) -> Sharding | None:
@@ -62,6 +68,7 @@ def sharding(strategy: Strategy, facts: Facts, world_size: int | None) -> Shardi
         replicas=None if world_size is None or not shards else world_size // shards, shards=shards,
         reshard_after_forward=resharding(strategy), mixed_precision=mixed_precision(strategy),
         cpu_offload=strategy.cpu_offload or bool(strategy.model_wrapper and _offloads(strategy.model_wrapper.cpu_offload)),
+        meta_init=strategy.meta_init,
     )  # fmt: skip
 
 

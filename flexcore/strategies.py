@@ -127,6 +127,8 @@ class FSDP:
         shard_size: ranks that share one copy of the model (HSDP); None: all.
         mixed_precision: of parameters and gradients; the optimizer's copy stays in full precision.
         cpu_offload: shares rest in host memory.
+        meta_init: rank 0 alone initialises the weights, in host memory, and deals out the shares; the others build
+            parameters without memory (torch's meta device).
         activation_checkpointing: class names whose activations are computed again in backward.
         tensor_parallel: layers that ranks compute together; what each of them holds is shared out besides.
         model_wrapper, skip_init_weights, state_dict_cfg: FlexibleRunner's; see docs/differences.md.
@@ -139,6 +141,7 @@ class FSDP:
     shard_size: int | None = None
     mixed_precision: MixedPrecision | None = None
     cpu_offload: bool = False
+    meta_init: bool = False
     activation_checkpointing: tuple[str, ...] = ()
     tensor_parallel: TensorPlan | None = None
     model_wrapper: WrappedFSDP1 | None = None

@@ -26,7 +26,7 @@ from flexcore.rules import problem
 from flexcore.run_plan import Evaluation, Plan
 from shell import augmenting, building, parameters, preprocessing, sources
 from shell.contracts import Contract, contract_of
-from shell.environment import diverge
+from shell.environment import apart_from_model, diverge
 from shell.feeding import default_collate_of, eval_feeds, training_batches
 from shell.hooks import BUILTIN, SET_UP_BY_SPEC
 from shell.loggers.console import Console
@@ -78,7 +78,8 @@ def build(plan: Plan, supplied: dict[str, Any], group: Group, device: torch.devi
 
 def _build(plan: Plan, supplied: dict[str, Any], rank: Rank) -> Built:
     preprocessor = preprocessing.built(plan)
-    model = _model(plan, supplied, preprocessor)
+    model = _model(plan, supplied, preprocessor, rank.rank)
+    apart_from_model(plan)
     loss = (
         supplied.get("loss")
         if isinstance(plan.loss, Supplied)
@@ -116,17 +117,17 @@ def _evaluations(plan: Plan) -> Iterator[tuple[str, Evaluation]]:
         yield "test", plan.testing
 
 
-def _model(plan: Plan, supplied: dict[str, Any], preprocessor: Any) -> nn.Module:
+def _model(plan: Plan, supplied: dict[str, Any], preprocessor: Any, rank: int) -> nn.Module:
     if isinstance(plan.model, Supplied):
         model = supplied["model"]
     else:
         taken = preprocessor is not None and preprocessing.takes_one(plan.model)
-        skips = plan.sharding is not None and plan.sharding.skips_init
-        with without_memory() if skips else nullcontext():
+        hollow = plan.sharding is not None and plan.sharding.hollow(rank)
+        with without_memory() if hollow else nullcontext():
             model = building.build(
                 plan.model, ("model",), **({preprocessing.KEY: preprocessor} if taken else {})
             )
-        if skips:
+        if hollow:
             return _module(model)
     _module(model)
     if hasattr(model, "init_weights") and (plan.mode == "train" or plan.config.init_weights_for_test_or_val):

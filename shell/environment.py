@@ -58,6 +58,14 @@ def _deterministic(wanted: bool) -> None:
         torch.use_deterministic_algorithms(wanted)
 
 
+AFTER_MODEL = (0, 0, 0)  # ranks and resumes take seeds of one and two numbers
+
+
+def apart_from_model(plan: Plan) -> None:
+    """What data and hooks draw as they are built depends neither on the model nor on who initialised it."""
+    seed_everything(derived_seed(plan.environment.seed or 0, *AFTER_MODEL))
+
+
 def diverge(plan: Plan, data_rank: int) -> None:
     """Give each rank a stream of its own if the plan says so; else all go on alike (FlexibleRunner's default).
 

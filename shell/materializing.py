@@ -24,6 +24,18 @@ def without_memory() -> Iterator[None]:
         nn.Module.register_parameter = registered  # type: ignore[method-assign]
 
 
+def hollowed(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The values of the parameters by name, which the model itself has no longer; shared ones stay shared."""
+    values = {name: parameter.detach() for name, parameter in model.named_parameters()}
+    empty: dict[nn.Parameter, nn.Parameter] = {}
+    for module in model.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                lacking = nn.Parameter(parameter.detach().to("meta"), parameter.requires_grad)
+                module._parameters[name] = empty.setdefault(parameter, lacking)
+    return values
+
+
 def with_memory(model: nn.Module, device: torch.device) -> None:
     """Arbitrary values for what has none; a checkpoint is to fill them in. Buffers move."""
     model._apply(

@@ -20,7 +20,8 @@ from torch.utils.checkpoint import checkpoint
 from flexcore import strategies as planned
 from flexcore.sharding import Sharding
 from flexcore.tensor_parallel import TensorLayout
-from shell.materializing import with_memory
+from shell.materializing import hollowed, with_memory
+from shell.sharded import deal
 from shell.strategies.cutting import cut
 from shell.strategies.in_shares import InShares
 
@@ -43,15 +44,19 @@ class FSDPStrategy(InShares):
         for path in self.layout.recomputed or ():
             recompute(model.get_submodule(path))
         place = torch.device("cpu") if self.layout.cpu_offload else self.device
-        if not self.layout.skips_init:
+        hollow = self.layout.skips_init or self.layout.meta_init
+        weights = hollowed(model) if self.layout.meta_init else {}
+        if not hollow:
             model.to(place)
             self.equalise()
         mesh = self._mesh()
         for path in self.layout.units or ():
             self._shard(model.get_submodule(path), mesh)
         self._shard(model, mesh)
-        if self.layout.skips_init:
+        if hollow:
             with_memory(model, place)
+        if self.layout.meta_init and not self.layout.skips_init:
+            deal(model, weights, self.device)
         model.register_forward_hook(_let_go)
         self.shared_out(self.tensor_group)
         return model
