@@ -1,12 +1,10 @@
 """Sharded tensors as whole ones and back, so that a checkpoint never shows how its tensors were laid over ranks."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.distributed as dist
-from torch import nn
 from torch.distributed.tensor import DTensor, Replicate, distribute_tensor
 
 Written = Callable[[str, torch.Tensor], torch.Tensor]
@@ -53,18 +51,3 @@ def placed(value: Any, like: Any) -> Any:
     if not isinstance(like, DTensor) or value.shape != like.shape:
         return value.to(like.device)
     return distribute_tensor(value.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
-
-
-@torch.no_grad()
-def deal(model: nn.Module, weights: Mapping[str, torch.Tensor], device: torch.device) -> None:
-    """Rank 0's `weights` by name, sent one at a time, of which each rank keeps its share; and its buffers, whole."""
-    for name, parameter in model.named_parameters():
-        full = torch.empty(parameter.shape, dtype=parameter.dtype, device=device)
-        if dist.get_rank() == 0:
-            full.copy_(weights[name])
-        dist.broadcast(full, src=0)
-        parameter.copy_(placed(full, parameter))
-    for buffer in model.buffers():
-        there = buffer.to(device)
-        dist.broadcast(there, src=0)
-        buffer.copy_(there)

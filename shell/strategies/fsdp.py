@@ -21,7 +21,6 @@ from flexcore import strategies as planned
 from flexcore.sharding import Sharding
 from flexcore.tensor_parallel import TensorLayout
 from shell.materializing import hollowed, with_memory
-from shell.sharded import deal
 from shell.strategies.cutting import cut
 from shell.strategies.in_shares import InShares
 
@@ -56,7 +55,7 @@ class FSDPStrategy(InShares):
         if hollow:
             with_memory(model, place)
         if self.layout.meta_init and not self.layout.skips_init:
-            deal(model, weights, self.device)
+            self.deal(weights)
         model.register_forward_hook(_let_go)
         self.shared_out(self.tensor_group)
         return model

@@ -54,6 +54,20 @@ class InShares:
             dist.broadcast(there, src=0)
             tensor.copy_(there)
 
+    @torch.no_grad()
+    def deal(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Rank 0's `weights` by name, sent one at a time, of which each rank keeps its share; and its buffers, whole."""
+        for name, parameter in self.model.named_parameters():
+            full = torch.empty(parameter.shape, dtype=parameter.dtype, device=self.device)
+            if dist.get_rank() == 0:
+                full.copy_(weights[name])
+            dist.broadcast(full, src=0)
+            parameter.copy_(sharded.placed(self._laid(name, full), parameter))
+        for buffer in self.model.buffers():
+            there = buffer.to(self.device)
+            dist.broadcast(there, src=0)
+            buffer.copy_(there)
+
     def joined(self, called: nn.Module, optimizer: torch.optim.Optimizer) -> nn.Module:  # noqa: ARG002 - nothing to join
         return called
 

@@ -59,6 +59,9 @@ BF16 = {"param_dtype": "bfloat16"}
         ({"mixed_precision": {}, "shard_size": 2, "reshard_after_forward": 2},
          ["shares       over 2 ranks, 2 copies; 0 units beside the whole, shared by 2 ranks until backward",
           "             computes in the own dtype, reduces in the own dtype"]),
+        ({"meta_init": True},
+         ["shares       over 4 ranks; 0 units beside the whole",
+          "             weights are initialised on rank 0 alone, which deals them out"]),
     ],
 )  # fmt: skip
 def test_how_fsdp_shares_the_model(settings, expected):

@@ -319,3 +319,18 @@ def test_shares_need_ranks():
         ConfigError, match="FSDPStrategy shares a model among ranks, and no launcher started any"
     ):
         flexcore.plan(base(strategy=strategy()), KNOWN)
+
+
+@pytest.mark.parametrize(("skips", "deals", "rank", "expected"), [
+    (True, False, 0, True), (False, True, 0, False), (False, True, 1, True), (False, False, 1, False), (True, True, 0, True),
+])  # fmt: skip
+def test_which_ranks_build_parameters_without_memory(skips, deals, rank, expected):
+    layout = flexcore.plan(base(strategy=strategy()), SEEN).sharding
+    assert evolve(layout, skips_init=skips, meta_init=deals).hollow(rank) is expected
+
+
+def test_rank_0_initialises_alone_where_that_is_asked_for():
+    assert [
+        flexcore.plan(base(strategy=strategy(**more)), SEEN).sharding.meta_init
+        for more in ({}, dict(meta_init=True))
+    ] == [False, True]

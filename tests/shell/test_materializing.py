@@ -8,6 +8,7 @@ from torch import nn
 
 from shell.materializing import hollowed, without_memory
 from tests.ranks import run_ranks
+from tests.shell import test_tensor_parallel as tensor_parallel
 from tests.shell import toys
 from tests.shell.test_fsdp import Block
 
@@ -73,5 +74,18 @@ def test_weights_dealt_by_rank_0_train_to_the_same_bits(more, tmp_path):
     alone = trained(tmp_path / "dealt", dict(meta_init=True, **more), custom_hooks=hooks)
     assert alone == trained(tmp_path / "each", more, custom_hooks=hooks)
     stopped = [*hooks, dict(type="tests.shell.toys:Wishes", stop=7)]
-    run_ranks(2, toys.trained_rank, config(tmp_path / "again", dict(meta_init=True, **more), custom_hooks=stopped))
+    run_ranks(
+        2, toys.trained_rank, config(tmp_path / "again", dict(meta_init=True, **more), custom_hooks=stopped)
+    )
     assert trained(tmp_path / "again", dict(meta_init=True, **more), custom_hooks=hooks) == alone
+
+
+def test_layers_cut_over_groups_are_dealt_as_well(tmp_path):
+    """Two shares of two cut copies: the same weights as where each rank initialises."""
+    found = []
+    for dealt in (True, False):
+        strategy = dict(tensor_parallel.SHARED, meta_init=dealt)
+        cfg = tensor_parallel.config(tmp_path / str(dealt), strategy=strategy)
+        run_ranks(4, toys.trained_rank, cfg)
+        found.append(toys.weights(tmp_path / str(dealt)))
+    assert found[0] == found[1]
