@@ -86,6 +86,15 @@ def pids(folder: Path, ranks: Sequence[int] = (0, 1), timeout: float = 90) -> li
     raise TimeoutError(f"the ranks did not begin to train:\n{output(folder)[-3000:]}")
 
 
+def saved(folder: Path, name: str, timeout: float = 90) -> None:
+    """Wait for a checkpoint; one is there whole or not at all."""
+    deadline = time.monotonic() + timeout
+    while not (folder / "run" / "checkpoints" / name).exists():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{name} was not saved:\n{output(folder)[-3000:]}")
+        time.sleep(0.02)
+
+
 def weights(folder: Path) -> str:
     return toys.weights(folder / "run")
 
@@ -101,3 +110,8 @@ def starts(folder: Path) -> list[int]:
 
 def stops(folder: Path) -> list[tuple[str, int]]:
     return [(event["reason"], event["iter"]) for event in toys.recorded(folder / "run", "stop")]
+
+
+def worlds(folder: Path) -> list[int]:
+    """The number of ranks of each start."""
+    return [event["world_size"] for event in toys.recorded(folder / "run", "start")]

@@ -199,6 +199,30 @@ def test_fewer_ranks_go_on_with_the_same_global_batch(tmp_path):
     assert starts.differences(tmp_path) == []
 
 
+def test_ranks_that_are_left_when_a_node_dies_go_on_with_the_same_global_batch(tmp_path):
+    """Two of torchrun's agents, one of which is killed: the other starts again, alone, where the last checkpoint is."""
+    data = dict(dataset=dict(type="tests.shell.toys:Points", n=64, slow=SLOW), batch_size=4)
+    file = starts.config(tmp_path, train_dataloader=data, global_batch_size=8)
+    agent = (
+        "torchrun",
+        "--nnodes=1:2",
+        "--nproc-per-node=1",
+        "--max-restarts=3",
+        "--rdzv-backend=c10d",
+        "--rdzv-id=1",
+    )
+    command = (*agent, f"--rdzv-endpoint=127.0.0.1:{free_port()}", "-m", "shell", "run", str(file), "--quiet")
+    with starts.started(tmp_path, *command) as left:
+        time.sleep(2)  # it keeps the meeting, and must be the one that stays
+        with starts.started(tmp_path, *command):
+            starts.saved(tmp_path, "epoch_1")
+        assert left.wait(180) == 0, starts.output(tmp_path)
+    first, again = starts.starts(tmp_path)
+    assert (first, again >= 8, starts.stops(tmp_path)) == (0, True, [("done", 24)])
+    assert starts.worlds(tmp_path) == [2, 1]
+    assert starts.differences(tmp_path) == []
+
+
 @pytest.mark.parametrize("stopped", [0, 1])
 def test_a_stopped_rank_ends_the_run_with_5(stopped, tmp_path):
     """Named, with every rank's stacks kept, in under 15 s with a timeout of 10 s."""
