@@ -15,6 +15,7 @@ from flexcore.loops import TTA
 from flexcore.run_plan import EvalData, Fresh, LoadWeights, Plan, Resume
 
 SHOWN_EVENTS = 4
+NEVER = "never"
 
 
 def explain(plan: Plan) -> str:
@@ -76,7 +77,7 @@ def _own_events(plan: Plan) -> Iterator[str]:
         points = plan.saving.points
         unit = "epochs that its loop ends" if points.by_epoch else "iterations"
         when = [f"every {points.interval} {unit}"] if points.interval > 0 else []
-        yield row("saves", ", ".join([*when, *(["at the end"] if points.save_last else [])]) or "never")
+        yield row("saves", ", ".join([*when, *(["at the end"] if points.save_last else [])]) or NEVER)
 
 
 def _events(plan: Plan) -> Iterator[str]:
@@ -90,7 +91,8 @@ def _events(plan: Plan) -> Iterator[str]:
         f"epoch {e}" if plan.timeline.by_epoch else f"iteration {i}" for e, i in questions.validations(plan)
     )
     if plan.timeline.validates:
-        yield row("validates", "after", _some(checks))
+        first = _some(checks)
+        yield row("validates", "" if first == NEVER else "after", first)
     if plan.saving is not None and plan.timeline.max_iters is not None:
         yield row("saves", _some(f"{s.name} (iteration {s.iter})" for s in questions.saves(plan, best=False)))
     yield from _keeping(plan)
@@ -115,7 +117,7 @@ def _some(events: Iterable[str]) -> str:
     """The first few events and a note that there are more, without walking them all."""
     walk = iter(events)
     first = ", ".join(islice(walk, SHOWN_EVENTS))
-    return (first if next(walk, None) is None else f"{first}, ...") or "never"
+    return (first if next(walk, None) is None else f"{first}, ...") or NEVER
 
 
 def _hooks(plan: Plan) -> Iterator[str]:

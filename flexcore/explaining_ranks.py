@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from flexcore.backends import stage
-from flexcore.explaining_rows import or_unknown, row
+from flexcore.explaining_rows import or_unknown, ranks, row
 from flexcore.noticing import was_drawn
 from flexcore.run_plan import Plan
 from flexcore.sharding import Sharding
@@ -18,10 +18,9 @@ SHARED = (
 
 def ranks_of(plan: Plan) -> Iterator[str]:
     env = plan.environment
-    ranks = or_unknown(env.world_size, "world_size")
     device = env.device_type or "? (needs device_type)"
     link = "" if isinstance(plan.strategy, SingleDevice) else f"over {env.backend or '?'}"
-    yield row("runs on", f"{plan.strategy.NAME}, {ranks} rank{'' if env.world_size == 1 else 's'} on {device}", link,
+    yield row("runs on", f"{plan.strategy.NAME}, {ranks(env.world_size)} on {device}", link,
                "" if env.launcher == "none" else f"(launcher {env.launcher})")  # fmt: skip
     yield from _shares(plan.sharding)
     yield from _cut_layers(plan)
@@ -47,7 +46,7 @@ def _shares(layout: Sharding | None) -> Iterator[str]:
     """How FSDP lays the model over ranks."""
     if layout is None:
         return
-    mesh = f"over {or_unknown(layout.shards, 'world_size')} ranks"
+    mesh = f"over {ranks(layout.shards)}"
     copies = "" if layout.replicas in (None, 1) else f", {layout.replicas} copies"
     count = "? (needs modules)" if layout.units is None else f"{len(layout.units):,}"
     kept = (

@@ -11,6 +11,11 @@ def or_unknown(value: object, fact: str) -> str:
     return f"? (needs {fact})" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
 
 
+def ranks(count: int | None, what: str = "rank") -> str:
+    """So many of them, or what tells."""
+    return f"{or_unknown(count, 'world_size')} {what}{'' if count == 1 else 's'}"
+
+
 def thing(thing: Component | Supplied) -> str:
     if isinstance(thing, Supplied):
         return "supplied at run time"

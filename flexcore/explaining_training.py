@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from flexcore import questions
 from flexcore.backends import native
 from flexcore.config import DataLoader
-from flexcore.explaining_rows import number, or_unknown, row, thing
+from flexcore.explaining_rows import number, or_unknown, ranks, row, thing
 from flexcore.hook_texts import end_of
 from flexcore.loops import OwnTrainLoop
 from flexcore.plan_training import Group, Optimizer
@@ -22,8 +22,8 @@ def batches_of(plan: Plan) -> Iterator[str]:
     assert plan.train is not None
     missing = "train_batch_size" if batch.micro_batch_size is None else "world_size"
     yield row("batch", or_unknown(batch.micro_batch_size, "train_batch_size"), "micro x",
-               or_unknown(batch.gradient_accumulation_steps, "world_size"), "accumulation x", or_unknown(batch.data_parallel_size, "world_size"),
-               "ranks =" if plan.tensor_parallel is None else "groups =", or_unknown(batch.global_batch_size, missing), "samples per optimizer step")  # fmt: skip
+               or_unknown(batch.gradient_accumulation_steps, "world_size"), "accumulation x",
+               ranks(batch.data_parallel_size, "rank" if plan.tensor_parallel is None else "group"), "=", or_unknown(batch.global_batch_size, missing), "samples per optimizer step")  # fmt: skip
     told = native(plan)
     if told is not None:
         yield row("deepspeed", json.dumps(told, sort_keys=True))
@@ -114,12 +114,14 @@ def _optimizer(plan: Plan, optimizer: Optimizer) -> Iterator[str]:
     for key in dict.fromkeys(schedule.param for schedule in optimizer.schedules or ()):
         names = ", then ".join(type(s).__name__ for s in optimizer.schedules or () if s.param == key)
         yield row(key, of, f"{names}: {_curve(plan, key, optimizer.name)}")
-    if not optimizer.schedules:
+    if optimizer.schedules is None or "lr" not in {schedule.param for schedule in optimizer.schedules}:
         constant = f"{number(questions.value_at(plan, optimizer=optimizer.name).value)} throughout"
         yield row(
             "lr",
             of,
-            constant if optimizer.schedules == () else or_unknown(None, questions.needed_for_length(plan)),
+            constant
+            if optimizer.schedules is not None
+            else or_unknown(None, questions.needed_for_length(plan)),
         )
 
 

@@ -102,7 +102,7 @@ LOOKS = "validates    when its loop asks"
         (validating(), ["validates    after epoch 1, epoch 2, epoch 3", SAVES, "keeps        all"]),
         (validating(**epochs(4), **C(max_keep_ckpts=2)),
          ["validates    after epoch 1, epoch 2, epoch 3, epoch 4", f"{SAVES}, epoch_4 (iteration 100)", "keeps        the newest 2"]),
-        (validating(**epochs(0)), ["validates    after never", "saves        never", "keeps        all"]),
+        (validating(**epochs(0)), ["validates    never", "saves        never", "keeps        all"]),
         (validating(**epochs(5), **C(interval=1, max_keep_ckpts=1, interval_minutes=90, save_best=["acc", "loss"],
                                      save_optimizer=False, published_keys="meta")),
          ["validates    after epoch 1, epoch 2, epoch 3, epoch 4, ...", f"{SAVES}, epoch_4 (iteration 100), ...",

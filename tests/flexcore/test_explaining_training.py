@@ -21,7 +21,7 @@ SEVERAL = {
 OWN = {"type": "pkg:L"}
 VALIDATION = {key: value for key, value in validating().items() if key.startswith("val")}
 MICRO, GLOBAL = "iteration    one micro-batch per rank", "iteration    one global batch"
-FOUR = "batch        4 micro x 1 accumulation x 1 ranks = 4 samples per optimizer step"
+FOUR = "batch        4 micro x 1 accumulation x 1 rank = 4 samples per optimizer step"
 
 
 def loader(**more):
@@ -37,14 +37,14 @@ def loader(**more):
           "train_cfg": {"by_epoch": False, "max_iters": 9}}, KNOWN,
          [FOUR, MICRO, "train data   p:D(k=1)", "             100 samples, in order"]),
         ({"train_dataloader": loader(batch_size=600), "global_batch_size": 1200}, evolve(KNOWN, train_samples=1100),
-         ["batch        600 micro x 2 accumulation x 1 ranks = 1,200 samples per optimizer step", GLOBAL,
+         ["batch        600 micro x 2 accumulation x 1 rank = 1,200 samples per optimizer step", GLOBAL,
           "train data   p:D(k=1)", "             1,100 samples, shuffled, 0 dropped and 100 repeated per epoch"]),
         ({"train_dataloader": loader(drop_last=True), "optim_wrapper": {"optimizer": "SGD", "accumulative_counts": 3}},
          evolve(KNOWN, train_samples=1102),
-         ["batch        4 micro x 3 accumulation x 1 ranks = 12 samples per optimizer step", MICRO,
+         ["batch        4 micro x 3 accumulation x 1 rank = 12 samples per optimizer step", MICRO,
           "train data   p:D(k=1)", "             1,102 samples, shuffled, 2 dropped and 0 repeated per epoch"]),
         ({"train_dataloader": Supplied()}, Facts(),
-         ["batch        ? (needs train_batch_size) micro x 1 accumulation x 1 ranks = ? (needs train_batch_size) samples per optimizer step",
+         ["batch        ? (needs train_batch_size) micro x 1 accumulation x 1 rank = ? (needs train_batch_size) samples per optimizer step",
           MICRO, "             order of its own"]),
         (AMONG, RANKLESS,
          ["batch        4 micro x 1 accumulation x ? (needs world_size) ranks = ? (needs world_size) samples per optimizer step",
@@ -150,6 +150,10 @@ SGD = "optimizer    SGD(lr=0.1)"
     [
         ({}, KNOWN, [SGD, "lr           0.1 throughout"]),
         ({"auto_scale_lr": {"enable": True, "base_batch_size": 4}}, KNOWN, [SGD, "lr           0.1 throughout"]),
+        ({"optim_wrapper": {"optimizer": {"type": "SGD", "lr": 0.1, "momentum": 0.5}},
+          "param_scheduler": {"type": "ConstantMomentum", "factor": 0.5, "end": 2, "by_epoch": False}}, KNOWN,
+         ["optimizer    SGD(lr=0.1, momentum=0.5)", "momentum     Constant: 0.25 @0  0.5 @18  0.5 @37  0.5 @56  0.5 @74",
+          "lr           0.1 throughout"]),
         ({"auto_scale_lr": {"enable": True, "base_batch_size": 8}}, KNOWN,
          [f"{SGD}; LR scaled by 0.5", "lr           0.05 throughout"]),
         ({"optim_wrapper": SEVERAL, "param_scheduler": {"one": LINEAR, "other": []}}, STEPPED,

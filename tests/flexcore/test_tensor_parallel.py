@@ -131,7 +131,7 @@ def test_a_plan_tells_which_layers_are_cut_and_over_which_ranks():
     lines = str(plan).splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith("tensor"))
     assert lines[start - 1 : start + 5] == [
-        "shares       over 1 ranks, 2 copies; 2 units beside the whole",
+        "shares       over 1 rank, 2 copies; 2 units beside the whole",
         "tensor       2 groups of 2 ranks compute a copy each; mesh replicate 2 x shard 1 x tensor 2",
         "             blocks.*.attn.qkv: colwise in 3 parts, 2 layers",
         "             blocks.*.attn.proj: rowwise, 2 layers",
