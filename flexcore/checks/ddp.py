@@ -29,9 +29,9 @@ REFUSED: Mapping[str, str] = {
 """Torch's other hooks, by their names in small letters alone and without "hook" -> why a plan cannot take them."""
 
 
-def ddp(config: Config, facts: Facts, broken: frozenset[str]) -> Iterator[Problem]:
+def ddp(config: Config, facts: Facts, _: frozenset[str]) -> Iterator[Problem]:
     strategy = chosen_strategy(config, facts)
-    if not isinstance(strategy, DDP) or "strategy" in broken:
+    if not isinstance(strategy, DDP):
         return
     yield from _sync_bn(strategy, facts)
     yield from _comm_hook(strategy, facts)
@@ -68,8 +68,8 @@ def _comm_hook(strategy: DDP, facts: Facts) -> Iterator[Problem]:
     if name not in COMM_HOOKS:
         why = REFUSED.get(name.replace("_", "").lower().removesuffix("hook"))
         text = f"{shown(name)} is not a comm hook." if why is None else f"{shown(name)} {why}."
-        guess = did_you_mean(name, COMM_HOOKS).strip() if why is None else ""
-        yield problem("FK013" if why is None else "FK014", place, text, guess or f"Known: {known}.")
+        remedy = did_you_mean(name, COMM_HOOKS).strip() or f"Known: {known}."
+        yield problem("FK013" if why is None else "FK014", place, text, remedy)
         return
     if isinstance(strategy.comm_hook, Data):
         for key, _ in strategy.comm_hook.entries:
