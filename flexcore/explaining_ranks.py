@@ -72,8 +72,9 @@ def _shares(layout: Sharding | None) -> Iterator[str]:
 def _cut_layers(plan: Plan) -> Iterator[str]:
     """Which ranks compute layers together, and which layers, by the lines of the plan that was asked for."""
     layout, asked = plan.tensor_parallel, asked_plan(plan.strategy)
-    if layout is None or asked is None:
+    if layout is None:
         return
+    assert asked is not None
     mesh = " x ".join(f"{name} {or_unknown(size, 'world_size')}" for name, size in plan.mesh)
     groups = f"{or_unknown(layout.groups, 'world_size')} group{'' if layout.groups == 1 else 's'}"
     yield row(

@@ -59,7 +59,7 @@ class ModuleFact:
 
     Attributes:
         kind: what it is, whatever its class is called: torch.nn.Linear or Embedding, or one of their subclasses.
-        heads: the numbers of attention heads it says it computes with.
+        heads: the numbers of attention heads it holds, of queries and perhaps of keys.
     """
 
     path: str

@@ -117,7 +117,7 @@ RULES: Mapping[str, Rule] = {
     "FP046": Rule("stranded-share", "warning", "A share that meets whole features is of another shape, or passes for the whole."),
     "FP047": Rule("other-samples", "error", "Ranks that compute one copy together must see the same samples and take the same steps."),
     "FP048": Rule("uneven-heads", "error", "A head is computed by one rank."),
-    "FP049": Rule("fewer-heads", "info", "A rank computes some of the heads that attention was built with."),
+    "FP049": Rule("uncounted-heads", "error", "Attention that counts on heads it does not have would cut others out of those it has, silently."),
     "FP050": Rule("gradient-of-a-share", "error", "A whole layer that works on shares has a part of its gradient on each rank."),
     # FR: reproducibility
     "FR001": Rule("seed-from-entropy", "info", "No seed was given; the recorded one repeats the run."),

@@ -21,12 +21,14 @@ class Style:
         cut: along which features; None: every rank holds it whole.
         takes_share, gives_share: of what goes in and out.
         sums: a whole layer's gradients are added up over ranks.
+        divides: the number of heads a module holds is that of a rank.
     """
 
     cut: Features | None
     takes_share: bool = False
     gives_share: bool = False
     sums: bool = False
+    divides: bool = False
 
 
 STYLES: Mapping[str, Style] = {
@@ -36,11 +38,13 @@ STYLES: Mapping[str, Style] = {
     "rowwise_rep": Style("inputs"),
     "replicate": Style(None),
     "summed": Style(None, sums=True),
+    "fewer_heads": Style(None, divides=True),
 }
 """A layer cut by its outputs gives each rank a share of them, or ("_rep") puts them together again on every rank; one
 cut by its inputs takes such shares, or cuts whole ones itself, and adds up what comes out. An embedding's inputs are its
 vocabulary. "replicate" leaves a layer whole, and says so; "summed" is a whole one that works on shares, as a norm of each
-head does, so that each rank has a part of its gradient."""
+head does, so that each rank has a part of its gradient. "fewer_heads" is attention whose forward counts on the number of
+heads it holds, which is divided by the ranks; "replicate" is one whose forward infers it from its input."""
 
 CUT_DIMS: Mapping[tuple[str, Features], int] = {
     ("linear", "outputs"): 0, ("linear", "inputs"): 1, ("embedding", "outputs"): 1, ("embedding", "inputs"): 0,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 
 HEADS = (
+    "heads",
     "num_heads",
     "n_heads",
     "n_head",
@@ -72,7 +73,7 @@ def _modules(model: nn.Module) -> dict[str, Any]:
     """Every submodule's class, and the classes the model wants kept whole (Hugging Face's attribute)."""
     blocks = getattr(model, "_no_split_modules", None)
     modules = (
-        ModuleFact(path=path, type=type(module).__name__, kind=_kind(module), heads=_heads(module))
+        ModuleFact(path=path, type=type(module).__name__, kind=_kind(module), heads=tuple(heads_of(module).values()))
         for path, module in model.named_modules() if path
     )  # fmt: skip
     return {"modules": tuple(modules), "model_blocks": None if blocks is None else tuple(sorted(blocks))}
@@ -87,9 +88,10 @@ def _kind(module: nn.Module) -> Literal["linear", "embedding"] | None:
     return "linear" if isinstance(module, nn.Linear) else None
 
 
-def _heads(module: nn.Module) -> tuple[int, ...]:
-    found = (getattr(module, name, None) for name in HEADS)
-    return tuple(count for count in found if type(count) is int and count > 0)
+def heads_of(module: nn.Module) -> dict[str, int]:
+    """The numbers of heads a module holds, by what it calls them."""
+    found = {name: getattr(module, name, None) for name in HEADS}
+    return {name: count for name, count in found.items() if type(count) is int and count > 0}
 
 
 def _priority(hook: Any) -> int | str | None:

@@ -113,7 +113,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     ),
     "cut": base(
         strategy={"type": "FSDPStrategy", "tensor_parallel": {
-            "size": 2, "plan": {"blocks.*.qkv": {"style": "colwise", "parts": 3}, "blocks.*.proj": "rowwise"}}},
+            "size": 2, "plan": {"blocks.*": "fewer_heads", "blocks.*.qkv": {"style": "colwise", "parts": 3}, "blocks.*.proj": "rowwise"}}},
     ),
     "cut alone": base(strategy={"type": "TensorParallelStrategy", "size": 2, "plan": {"head": "colwise_rep"}}),
     "zero": base(

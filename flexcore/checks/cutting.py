@@ -62,7 +62,7 @@ class Cutting:
                 )
         yield from self._ties(chosen)
         yield from self._stranded(tuple(chosen.values()))
-        yield from self._heads(tuple(chosen.values()))
+        yield from self._heads(chosen)
 
     def _at(self, line: Row) -> Path:
         return (*self.place, line.pattern)
@@ -156,24 +156,34 @@ class Cutting:
                 remedy = f'Use "{met.line.style}_rep" if the whole is {words[2]}.'
                 yield problem("FP046", self._at(met.line), text, remedy)
 
-    def _heads(self, chosen: tuple[Met, ...]) -> Iterator[Problem]:
-        """Attention whose layers are cut computes with fewer heads: they must divide, and its forward not count on them."""
-        owners: dict[str, Met] = {}
-        for met in chosen:
+    def _heads(self, chosen: dict[str, Met]) -> Iterator[Problem]:
+        """Attention whose layers are cut computes with fewer heads: they must divide, and the plan say who counts them."""
+        cut: dict[str, Met] = {}
+        for met in chosen.values():
             owner = next((one for one in self._around(met.path) if one.heads), None)
             if owner is not None and STYLES[met.line.style].gives_share:
-                owners.setdefault(owner.path, Met(owner, met.line))
-        kinds: dict[tuple[str, tuple[int, ...]], Met] = {}
-        for met in owners.values():
+                cut.setdefault(owner.path, Met(owner, met.line))
+        open_kinds: set[tuple[str, tuple[int, ...]]] = set()
+        for met in cut.values():
+            kind = (met.module.type, met.module.heads)
             if any(count % self.size for count in met.module.heads):
                 text = f"{met.path} computes with {_counts(met.module)} heads, which {self.size} ranks cannot share evenly."
                 yield problem("FP048", self._at(met.line), text, "Use a size that divides them.")
-            else:
-                kinds.setdefault((met.module.type, met.module.heads), met)
-        for met in kinds.values() if self.size > 1 else ():
-            text = f"{met.module.type} was built with {_counts(met.module)} heads, and a rank computes 1 in {self.size} of them."
-            remedy = "Let its forward infer their number: view(..., -1, head_dim)."
-            yield problem("FP049", self._at(met.line), text, remedy)
+            elif self.size > 1 and met.path not in chosen and kind not in open_kinds:
+                open_kinds.add(kind)
+                yield self._uncounted(met)
+        for met in chosen.values():
+            if STYLES[met.line.style].divides and met.path not in cut:
+                text = f"{met.path} has no heads that are cut: a number of heads, and layers within that give shares."
+                yield problem("FP042", self._at(met.line), text, "Remove it, or cut its layers.")
+
+    def _uncounted(self, owner: Met) -> Problem:
+        """owner.line: of a layer inside; as much of its pattern as names the owner is the owner's."""
+        pattern = ".".join(owner.line.pattern.split(".")[: owner.path.count(".") + 1])
+        fewer = " and ".join(str(count // self.size) for count in owner.module.heads)
+        text = f"{owner.module.type} was built with {_counts(owner.module)} heads, of which a rank computes {fewer}, and whether its forward counts on them cannot be told."
+        remedy = f'Add "{pattern}": "fewer_heads" to divide the number it holds, or "replicate" where it is inferred: view(..., -1, head_dim).'
+        return problem("FP049", self._at(owner.line), text, remedy)
 
 
 def _told(line: Row) -> str:

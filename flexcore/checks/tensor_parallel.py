@@ -95,9 +95,9 @@ def _loaders(config: Config, facts: Facts) -> Iterator[Problem]:
         yield problem("FP047", ("train_dataloader",), text, remedy)
     for mode in ("val", "test"):
         loaders: tuple[NamedLoader, ...] = getattr(config, f"{mode}_dataloader") or ()
-        counts: tuple[int | None, ...] = getattr(facts, f"{mode}_samples") or ()
+        seen: tuple[int | None, ...] = getattr(facts, f"{mode}_samples") or ()
         for i, named in enumerate(loaders):
-            if is_opaque(named.loader) or None in counts[i : i + 1]:
+            if is_opaque(named.loader) or None in seen[i : i + 1]:
                 lone = len(loaders) == 1 and named.name is None
                 path: Path = (f"{mode}_dataloader",) if lone else (f"{mode}_dataloader", named.name or i)
                 yield problem("FP047", path, text, remedy)

@@ -13,9 +13,10 @@ from torch.distributed.tensor.parallel import (
     parallelize_module,
 )
 
-from flexcore.tensor_parallel import CutLayer, TensorLayout
+from flexcore.tensor_parallel import STYLES, CutLayer, TensorLayout
+from shell.observing import heads_of
 
-STYLES: Mapping[str, Callable[[nn.Module], ParallelStyle | None]] = {
+TORCHS: Mapping[str, Callable[[nn.Module], ParallelStyle | None]] = {
     "colwise": lambda _: ColwiseParallel(),
     "colwise_rep": lambda _: ColwiseParallel(output_layouts=Replicate()),
     "rowwise": lambda module: (
@@ -24,6 +25,7 @@ STYLES: Mapping[str, Callable[[nn.Module], ParallelStyle | None]] = {
     "rowwise_rep": lambda _: RowwiseParallel(input_layouts=Replicate()),
     "replicate": lambda _: None,
     "summed": lambda _: None,
+    "fewer_heads": lambda _: None,
 }
 
 
@@ -63,7 +65,10 @@ def cut(model: nn.Module, layout: TensorLayout, mesh: DeviceMesh, parts: Parts) 
 
 
 def _cut_one(module: nn.Module, layer: CutLayer, mesh: DeviceMesh, parts: Parts) -> None:
-    style = STYLES[layer.style](module)
+    if STYLES[layer.style].divides:
+        for name in heads_of(module):
+            setattr(module, name, getattr(module, name) // parts.size)
+    style = TORCHS[layer.style](module)
     if style is None:
         return
     for name, parameter in module.named_parameters():

@@ -49,9 +49,10 @@ PARAMETERS = tuple(
 )  # fmt: skip
 SEEN = evolve(RANKED, modules=MODULES, parameters=PARAMETERS)
 PARTS = dict(style="colwise", parts=3)
-PLAN = {"blocks.*.attn.qkv": PARTS, "blocks.*.attn.proj": "rowwise", "blocks.*.up": "colwise", "blocks.*.down": "rowwise"}  # fmt: skip
+PLAN = {"blocks.*.attn": "fewer_heads", "blocks.*.attn.qkv": PARTS, "blocks.*.attn.proj": "rowwise", "blocks.*.up": "colwise", "blocks.*.down": "rowwise"}  # fmt: skip
 CUT = (
-    CutLayer(path="blocks.0.attn.qkv", style="colwise", parts=3), CutLayer(path="blocks.0.attn.proj", style="rowwise"),
+    CutLayer(path="blocks.0.attn", style="fewer_heads"), CutLayer(path="blocks.0.attn.qkv", style="colwise", parts=3),
+    CutLayer(path="blocks.0.attn.proj", style="rowwise"),
     CutLayer(path="blocks.0.up", style="colwise"), CutLayer(path="blocks.0.down", style="rowwise"),
 )  # fmt: skip
 
@@ -69,7 +70,7 @@ def planned(strategy, facts=SEEN, **changes):
 
 
 def told(plan, facts=SEEN, changes=None, **settings):
-    """Every finding but that heads are fewer, as text."""
+    """Every finding but of who counts heads, as text."""
     found = flexcore.lint(base(strategy=alone(plan=plan, **settings), **(changes or {})), facts)
     return [str(p) for p in found if p.code != "FP049"]
 
@@ -130,9 +131,10 @@ def test_a_plan_tells_which_layers_are_cut_and_over_which_ranks():
     assert plan.mesh == (("replicate", 2), ("shard", 1), ("tensor", 2))
     lines = str(plan).splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith("tensor"))
-    assert lines[start - 1 : start + 5] == [
+    assert lines[start - 1 : start + 6] == [
         "shares       over 1 rank, 2 copies; 2 units beside the whole",
         "tensor       2 groups of 2 ranks compute a copy each; mesh replicate 2 x shard 1 x tensor 2",
+        "             blocks.*.attn: fewer_heads, 2 layers",
         "             blocks.*.attn.qkv: colwise in 3 parts, 2 layers",
         "             blocks.*.attn.proj: rowwise, 2 layers",
         "             blocks.*.up: colwise, 2 layers",
@@ -207,6 +209,21 @@ def test_all_of_an_unknown_number_of_ranks_are_one_group():
     assert [plan.leads(rank) for rank in (0, 1)] == [True, False]
 
 
+def test_unknown_sizes_are_told_and_judge_no_layer():
+    facts = evolve(SEEN, world_size=None, environment=None)
+    plan = flexcore.plan(base(strategy=alone(size=None, plan={"head": dict(style="colwise", parts=1), **PLAN}), launcher="pytorch"),
+                         evolve(facts, parameters=tuple(evolve(one, shape=(51, 8)) if one.name == "head.weight" else one
+                                                        for one in PARAMETERS)))  # fmt: skip
+    text = "tensor       1 group of ? (needs world_size) ranks compute a copy each; mesh tensor ? (needs world_size)\n             head: colwise, 1 layer\n"
+    assert text in str(plan)
+
+
+def test_all_ranks_are_the_size_where_none_is_given():
+    assert told({"head": "colwise_rep"}, size=None) == [
+        "strategy.plan.head: head has 50 outputs, which 4 ranks cannot share evenly. Use a size that divides them, or leave the layer whole. [FP043]"
+    ]
+
+
 def test_ranks_of_a_group_read_the_same_samples():
     """Two groups deal as two ranks of DDP do."""
     plan, ddp = planned(alone()), with_world_size(planned(dict(type="DDPStrategy")), 2)
@@ -244,13 +261,13 @@ def test_a_plan_survives_json(strategy):
 def test_an_evaluation_is_cut_too():
     training = dict.fromkeys(("train_dataloader", "train_cfg", "optim_wrapper"))
     plan = flexcore.plan(validating(strategy=alone(), **training), SEEN, mode="val")
-    assert plan.tensor_parallel.layers[:4] == CUT
+    assert plan.tensor_parallel.layers[:5] == CUT
     assert "groups" in str(plan)
 
 
 # --- what is refused -----------------------------------------------------------------------------
 
-STYLES = "colwise, colwise_rep, rowwise, rowwise_rep, replicate, summed"
+STYLES = "colwise, colwise_rep, rowwise, rowwise_rep, replicate, summed, fewer_heads"
 SHAPE = {
     "size": (dict(size=0), PLAN, ["strategy.size: must be at least 1, got 0. Correct the value. [FK020]"]),
     "world": (dict(size=3), PLAN, [
@@ -306,6 +323,9 @@ MEANING = {
     "no guess": ({"zzz": "replicate"}, SEEN, [
         "strategy.plan.zzz: is the path of no module in the model. Its first are embed, blocks, blocks.0, blocks.0.attn, blocks.0.attn.qkv. [FP040]"]),
     "twice alike": ({**PLAN, "blocks.0.attn.qkv": PARTS, "blocks.1.up": dict(style="colwise", parts=1)}, SEEN, []),
+    "alike, told later": ({"blocks.1.up": dict(style="colwise", parts=1), **PLAN}, SEEN, []),
+    "in one part": ({"blocks.*.up": dict(style="colwise", parts=1), "blocks.1.up": "rowwise", "blocks.*.down": "rowwise"}, SEEN, [
+        "strategy.plan.blocks.1.up: makes blocks.1.up rowwise, and 'blocks.*.up' makes it colwise. Let each layer match one of them. [FP041]"]),
     "twice": ({**PLAN, "blocks.1.up": "colwise_rep", "blocks.0.attn.qkv": "colwise"}, SEEN, [
         "strategy.plan.blocks.1.up: makes blocks.1.up colwise_rep, and 'blocks.*.up' makes it colwise. Let each layer match one of them. [FP041]",
         "strategy.plan.blocks.0.attn.qkv: makes blocks.0.attn.qkv colwise, and 'blocks.*.attn.qkv' makes it colwise in 3 parts. Let each layer match one of them. [FP041]"]),
@@ -314,7 +334,7 @@ MEANING = {
         "strategy.plan.norm: norm is a LayerNorm, and a style cuts plain Linear and Embedding layers. Name the layers inside it. [FP042]"]),
     "never called": ({"mha.out": "rowwise_rep"}, seen(("mha", "MultiheadAttention"), ("mha.out", "Linear"), mha__out=(8, 8)), [
         "strategy.plan.mha.out: mha.out stands in a MultiheadAttention, which takes its layers' weights and never calls them. Use an attention that calls its layers. [FP042]"]),
-    "parts of an embedding": ({"embed": PARTS}, SEEN, [
+    "parts of an embedding": ({"embed": dict(style="colwise", parts=2)}, SEEN, [
         "strategy.plan.embed: embed is an Embedding, whose outputs are one tensor. Drop parts. [FP042]",
         'strategy.plan.embed: embed gives a share of the features, and no layer beside it takes one. Use "colwise_rep" if the whole is needed. [FP046]']),
     "packed": ({"blocks.*.attn.qkv": "colwise", "blocks.*.attn.proj": "rowwise"}, SEEN, [
@@ -336,6 +356,8 @@ MEANING = {
              seen(("a", "Linear"), ("b", "Linear"), ("c", "Embedding"), ("d", "Embedding"), a=(4, 3), b=(5, 4), c=(7, 4), d=(4, 9)), []),
     "stranded": ({"blocks.*.up": "colwise", "blocks.*.attn.proj": "rowwise"}, SEEN, [
         'strategy.plan.blocks.*.attn.proj: blocks.0.attn.proj takes a share of the features, and no layer beside it gives one. Use "rowwise_rep" if the whole is given. [FP046]']),
+    "second stranded": ({"blocks.0.up": "colwise", "blocks.0.down": "rowwise", "blocks.1.up": "colwise"}, SEEN, [
+        'strategy.plan.blocks.1.up: blocks.1.up gives a share of the features, and no layer beside it takes one. Use "colwise_rep" if the whole is needed. [FP046]']),
     "head stranded": ({**PLAN, "head": "colwise"}, SEEN, []),
     "alone at the top": ({"head": "colwise"}, SEEN, [
         'strategy.plan.head: head gives a share of the features, and no layer beside it takes one. Use "colwise_rep" if the whole is needed. [FP046]']),
@@ -385,6 +407,26 @@ def test_a_shared_parameter_is_in_as_many_parts_wherever_it_stands():
     assert told(plan, facts) == [f"strategy.plan.b: {torn('b', 'a')}"]
 
 
+def test_shared_parameters_deep_in_the_model_are_cut_in_one_way():
+    tied = ParameterFact(name="blocks.1.up.weight", shape=(16, 8), alias="blocks.0.up.weight")
+    facts = evolve(SEEN, parameters=tuple(tied if one.name == tied.name else one for one in PARAMETERS))
+    assert told({"blocks.*.up": "colwise", "blocks.*.down": "rowwise"}, facts) == []
+    assert (
+        told(
+            {
+                "blocks.0.up": dict(style="colwise", parts=1),
+                "blocks.1.up": "colwise",
+                "blocks.*.down": "rowwise",
+            },
+            facts,
+        )
+        == []
+    )
+    assert told({"blocks.1.up": "colwise_rep"}, facts) == [
+        f"strategy.plan.blocks.1.up: {torn('blocks.1.up', 'blocks.0.up')}"
+    ]
+
+
 def attending(*heads, kind="Attention"):
     """Attention of so many heads around the layers that are cut, and a layer within one of its parts."""
     paths = (("attn", kind), ("attn.inner", "Sequential"), ("attn.inner.q", "Linear"), ("attn.out", "Linear"))
@@ -395,37 +437,84 @@ def attending(*heads, kind="Attention"):
 HEADED = {"attn.inner.q": "colwise", "attn.out": "rowwise"}
 
 
+def uncounted(*counts, fewer, line="attn.inner.q", owner="attn"):
+    text = f"Attention was built with {' and '.join(counts)} heads, of which a rank computes {fewer}, and whether its forward counts on them cannot be told."
+    remedy = f'Add "{owner}": "fewer_heads" to divide the number it holds, or "replicate" where it is inferred: view(..., -1, head_dim).'
+    return f"strategy.plan.{line}: {text} {remedy} [FP049]"
+
+
+def uneven(counts, size):
+    text = f"attn computes with {counts} heads, which {size} ranks cannot share evenly. Use a size that divides them."
+    return f"strategy.plan.attn.inner.q: {text} [FP048]"
+
+
 @pytest.mark.parametrize(
-    ("heads", "size", "expected"),
+    ("heads", "size", "more", "expected"),
     [
-        ((), 2, []),
-        ((4,), 1, []),
-        ((4,), 2, ["strategy.plan.attn.inner.q: Attention was built with 4 heads, and a rank computes 1 in 2 of them. Let its forward infer their number: view(..., -1, head_dim). [FP049]"]),
-        ((4, 2), 2, ["strategy.plan.attn.inner.q: Attention was built with 4 and 2 heads, and a rank computes 1 in 2 of them. Let its forward infer their number: view(..., -1, head_dim). [FP049]"]),
-        ((3,), 2, ["strategy.plan.attn.inner.q: attn computes with 3 heads, which 2 ranks cannot share evenly. Use a size that divides them. [FP048]"]),
-        ((4, 2), 4, ["strategy.plan.attn.inner.q: attn computes with 4 and 2 heads, which 4 ranks cannot share evenly. Use a size that divides them. [FP048]"]),
+        ((), 2, {}, []),
+        ((4,), 1, {}, []),
+        ((4,), 2, {"attn": "fewer_heads"}, []),
+        ((4,), 2, {"attn": "replicate"}, []),
+        ((4,), 2, {}, [uncounted("4", fewer="2")]),
+        ((4, 2), 2, {}, [uncounted("4", "2", fewer="2 and 1")]),
+        ((4,), 4, {}, [uncounted("4", fewer="1")]),
+        ((3,), 2, {}, [uneven("3", 2)]),
+        ((4, 2), 4, {"attn": "fewer_heads"}, [uneven("4 and 2", 4)]),
     ],
-)  # fmt: skip
-def test_heads_go_to_ranks_whole(heads, size, expected):
-    cfg = base(strategy=alone(size=size, plan=HEADED))
-    found = [str(p) for p in flexcore.lint(cfg, attending(*heads)) if p.path[0] == "strategy"]
-    assert [text for text in found if "[FP046]" not in text] == expected
+)
+def test_heads_go_to_ranks_whole_and_someone_counts_them(heads, size, more, expected):
+    found = flexcore.lint(base(strategy=alone(size=size, plan={**HEADED, **more})), attending(*heads))
+    assert [str(p) for p in found if p.path[0] == "strategy" and p.code != "FP046"] == expected
 
 
-def test_fewer_heads_are_told_once_a_kind_and_only_where_outputs_stay_cut():
-    codes = [p.code for p in flexcore.lint(base(strategy=alone()), SEEN)]
-    assert codes.count("FP049") == 1
-    plan = {"blocks.*.attn.qkv": "colwise_rep", "blocks.*.attn.proj": "rowwise_rep"}
-    assert "FP049" not in [p.code for p in flexcore.lint(base(strategy=alone(plan=plan)), SEEN)]
-    three = evolve(
-        SEEN,
-        modules=tuple(
-            evolve(one, heads=(3,) if one.path == "blocks.1.attn" else one.heads) for one in MODULES
-        ),
-    )
-    assert told(PLAN, three) == [
-        "strategy.plan.blocks.*.attn.qkv: blocks.1.attn computes with 3 heads, which 2 ranks cannot share evenly. Use a size that divides them. [FP048]"
+def test_the_innermost_module_with_heads_counts_them():
+    facts = attending(4)
+    outer = module("attn.inner", "Grouped", heads=(6,))
+    facts = evolve(facts, modules=tuple(outer if one.path == outer.path else one for one in facts.modules))
+    found = [p for p in flexcore.lint(base(strategy=alone(plan=HEADED)), facts) if p.code == "FP049"]
+    assert [str(p).split(" heads")[0] for p in found] == [
+        "strategy.plan.attn.inner.q: Grouped was built with 6"
     ]
+    assert '"attn.inner": "fewer_heads"' in found[0].remedy
+
+
+def test_who_counts_heads_is_asked_once_a_kind_by_the_owners_own_pattern():
+    plan = {key: value for key, value in PLAN.items() if key != "blocks.*.attn"}
+
+    def found(facts, **more):
+        return [
+            str(p)
+            for p in flexcore.lint(base(strategy=alone(plan={**plan, **more})), facts)
+            if p.code[:4] == "FP04"
+        ]
+
+    asked = uncounted("4", fewer="2", line="blocks.*.attn.qkv", owner="blocks.*.attn")
+    assert found(SEEN) == [asked]
+    assert found(SEEN, **{"blocks.0.attn": "replicate"}) == [asked]
+    assert found(SEEN, **{"blocks.*.attn": "replicate"}) == []
+    others = {"heads": (8,)}, {"type": "Other"}
+    for change in others:
+        facts = evolve(
+            SEEN,
+            modules=tuple(evolve(one, **change) if one.path == "blocks.1.attn" else one for one in MODULES),
+        )
+        assert len(found(facts)) == 2
+
+
+def test_heads_that_are_not_cut_are_not_divided():
+    text = "has no heads that are cut: a number of heads, and layers within that give shares. Remove it, or cut its layers. [FP042]"
+    plan = {
+        "blocks.*.attn.qkv": "colwise_rep",
+        "blocks.*.attn.proj": "rowwise_rep",
+        "blocks.0.attn": "fewer_heads",
+        "norm": "fewer_heads",
+    }
+    assert told(plan) == [
+        f"strategy.plan.blocks.0.attn: blocks.0.attn {text}",
+        f"strategy.plan.norm: norm {text}",
+    ]
+    codes = [p.code for p in flexcore.lint(base(strategy=alone(plan=dict(list(plan.items())[:2]))), SEEN)]
+    assert "FP049" not in codes
 
 
 OWN = "has an order of its own, which may differ between ranks that compute one copy of the model together. Use a dataset that has a length, with DefaultSampler or InfiniteSampler. [FP047]"
@@ -460,7 +549,7 @@ def test_a_test_loader_is_judged_as_well():
 
 def test_an_evaluation_alone_has_no_training_to_judge():
     cfg = validating(strategy=alone(), **dict.fromkeys(("train_dataloader", "train_cfg", "optim_wrapper")))
-    assert [p.code for p in flexcore.lint(cfg, SEEN, mode="val")] == ["FP049"]
+    assert flexcore.lint(cfg, SEEN, mode="val") == ()
 
 
 AMP = dict(type="AmpOptimWrapper", optimizer=dict(type="SGD", lr=0.1))

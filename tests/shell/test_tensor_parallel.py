@@ -19,17 +19,17 @@ TOKENS = 3
 
 
 class Attention(nn.Module):
-    """Queries, keys and values in one layer; the number of heads is its input's."""
+    """Queries, keys and values in one layer, taken apart by the number of heads it was built with."""
 
     def __init__(self, width: int, num_heads: int, norms: bool) -> None:
         super().__init__()
-        self.num_heads, self.head_dim = num_heads, width // num_heads
+        self.num_heads = num_heads
         self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.norm = nn.LayerNorm(self.head_dim) if norms else nn.Identity()
+        self.norm = nn.LayerNorm(width // num_heads) if norms else nn.Identity()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         q, k, v = (
-            part.unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for part in self.qkv(x).chunk(3, -1)
+            part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in self.qkv(x).chunk(3, -1)
         )
         q, k = self.norm(q), self.norm(k)
         return self.proj(functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
@@ -74,6 +74,7 @@ class Former(nn.Module):
 
 
 PLAN = {
+    "blocks.*.attn": "fewer_heads",
     "blocks.*.attn.qkv": dict(style="colwise", parts=3),
     "blocks.*.attn.proj": "rowwise",
     "blocks.*.up": "colwise",
