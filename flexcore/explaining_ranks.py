@@ -79,7 +79,7 @@ def _cut_layers(plan: Plan) -> Iterator[str]:
     groups = f"{or_unknown(layout.groups, 'world_size')} group{'' if layout.groups == 1 else 's'}"
     yield row(
         "tensor",
-        f"{groups} of {or_unknown(layout.size, 'world_size')} ranks compute a copy each; mesh {mesh}",
+        f"{groups} of {ranks(layout.size)} compute a copy each; mesh {mesh}",
     )
     for line in rows(asked.plan):
         met = [layer for layer in layout.layers or () if matches(line.pattern, layer.path)]
