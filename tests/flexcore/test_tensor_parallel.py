@@ -166,6 +166,9 @@ def test_ranks_are_laid_out_with_groups_as_neighbours(strategy, mesh, data):
 
 
 def test_one_group_of_few_lines_is_told_in_the_singular():
+    assert "\ntensor       4 groups of 1 rank compute a copy each; mesh replicate 4 x tensor 1\n" in str(
+        planned(alone(size=1))
+    )
     text = str(planned(alone(size=4, plan={"head": "rowwise_rep"})))
     assert (
         "\ntensor       1 group of 4 ranks compute a copy each; mesh tensor 4\n             head: rowwise_rep, 1 layer\n"
