@@ -32,7 +32,7 @@ def eval_feeds(run: Run, part: Evaluation, mode: str, built: "Built") -> list[tu
         zip(part.loaders, built.evals[mode], strict=True)
     ):
         if planned.order is None or isinstance(loader, Supplied):
-            feeds.append((_own_feed(name, source, planned.max_batches), metrics))
+            feeds.append((_own_feed(run, name, source, planned.max_batches), metrics))
             continue
         own, total, keys = data.eval_keys(planned.order, run.data_rank, planned.max_batches)
         collate = data.collate_of(loader, default_collate_of(built.contract))
@@ -44,12 +44,17 @@ def eval_feeds(run: Run, part: Evaluation, mode: str, built: "Built") -> list[tu
     return feeds
 
 
-def _own_feed(name: str | None, source: Any, limit: int | None) -> EvalFeed:
-    """A loader with an order of its own: as long as it says, or, over a dataset that only iterates, until it ends."""
+def _own_feed(run: Run, name: str | None, source: Any, limit: int | None) -> EvalFeed:
+    """A loader with an order of its own: as long as it says, or, over a dataset that only iterates, until it ends.
+
+    Where ranks share parameters they run as many forwards, so that lengths that differ are no better than none.
+    """
     streams = sources.only_iterates(getattr(source, "dataset", [])) or not hasattr(source, "__len__")
     if streams:
         return EvalFeed(name, Anew(source), None, None, limit=limit)
     count = len(source) if limit is None else min(len(source), limit)
+    if run.strategy.shards and len(set(run.group.gather(count))) > 1:
+        return EvalFeed(name, source, None, None, limit=limit)
     return EvalFeed(name, source, count, count)
 
 

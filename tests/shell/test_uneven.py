@@ -120,6 +120,24 @@ def test_each_rank_goes_on_where_it_was(trained, way):
     assert toys.differences(root / way / "part") == []
 
 
+@pytest.mark.parametrize("strategy", ["DDPStrategy", "FSDPStrategy"])
+def test_uneven_evaluations_end_together_and_count_each_sample_once(strategy, tmp_path):
+    """Ranks that share parameters run as many forwards: who runs out repeats a batch, and does not count it."""
+    loader = dict(
+        dataset=dict(type="tests.shell.toys:Points", n=14),
+        batch_size=2,
+        batch_sampler=dict(type=f"{HERE}:Batches"),
+    )
+    cfg = toys.config(
+        tmp_path, strategy=dict(type=strategy), train_cfg=dict(by_epoch=True, max_epochs=1), val_dataloader=loader,
+        val_evaluator=dict(hits=dict(type="tests.shell.toys:Hits")),
+    )  # fmt: skip
+    for result in run_ranks(2, toys.trained_rank, cfg):
+        assert result["reason"] == "done"
+    assert [event["samples"] for event in toys.recorded(tmp_path, "validate")] == [[6 + 4]]
+    assert toys.differences(tmp_path) == []
+
+
 def noticed(rank, cfg):
     return [notice for notice in toys.noticed(cfg) if "FD012" in notice]
 
