@@ -13,7 +13,7 @@ from attrs import evolve
 import flexcore
 from flexcore.facts import Facts
 from flexcore.problems import ConfigError, Problem, located
-from shell import files, launch_flags
+from shell import checkpoint_commands, files, launch_flags
 from shell.words import counted, positive, sizes
 
 MODES = ("run", "val", "test")
@@ -113,6 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_facts(lint)
     report = commands.add_parser("report", help="compare what was planned with what happened")
     report.add_argument("work_dir")
+    checkpoint_commands.add(commands)
     return parser
 
 
@@ -311,4 +312,7 @@ def _report(arguments: argparse.Namespace) -> int:
     return code
 
 
-COMMANDS = {"plan": _plan, "lint": _lint, "report": _report}
+COMMANDS = {
+    "plan": _plan, "lint": _lint, "report": _report, "checkpoints": checkpoint_commands.checkpoints,
+    "verify": checkpoint_commands.verify, "export": checkpoint_commands.export,
+}  # fmt: skip

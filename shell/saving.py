@@ -10,7 +10,7 @@ import torch
 from flexcore.plan_files import trajectory
 from shell.checkpoints import DamagedCheckpoint, Loaded, RemoveFailed, SaveFailed, Store
 from shell.environment import reseed
-from shell.hooks.ema import EMAHook
+from shell.hooks.ema import EMAHook, saved_averages
 from shell.optimizer_states import restore_rng, rng_state
 from shell.results import CheckpointRefused
 from shell.run import Run
@@ -220,9 +220,7 @@ def _load_averages(run: Run, loaded: Loaded) -> None:
     averaging = [hook for hook in run.stages.hooks if isinstance(hook, EMAHook)]
     if run.plan.mode == "train" or not averaging:
         return
-    state = loaded.manifest.fields.get("state", {}).get("hooks", {})
-    hooks = join(state, loaded.tensors("hooks") if "hooks" in loaded.stems else {})
-    found = next((one for one in hooks.values() if isinstance(one, Mapping) and one.get("averaged")), None)
+    found = saved_averages(loaded.manifest)
     if found is None:
         run.logger.warning("EMAHook: %s holds no averaged weights; its own are used", loaded.manifest.path)
     else:

@@ -91,10 +91,10 @@ def write_file(path: pathlib.Path, parts: Iterable[bytes | memoryview]) -> FileR
 def read_file(path: pathlib.Path) -> dict[str, torch.Tensor]:
     """The tensors of a file by name, on the CPU, in memory of their own; OSError or SafetensorError if it cannot be read."""
     with safetensors.safe_open(path, framework="pt", device="cpu") as file:
-        return {_unescaped(key): file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
+        return {unescaped(key): file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
 
 
-def _unescaped(key: str) -> str:
+def unescaped(key: str) -> str:
     return str(json.loads(key.removeprefix(_ESCAPE))) if key.startswith(_ESCAPE) else key
 
 

@@ -1,5 +1,6 @@
 """Keeps an average of the weights and evaluates with it; training never sees it."""
 
+import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -7,9 +8,12 @@ import torch
 
 from flexcore.averaging import weight
 from flexcore.hooks import EMA
+from shell.manifests import SUFFIX, Manifest
 from shell.results import CheckpointRefused
 from shell.run import Run
+from shell.state_tensors import join
 from shell.strategies.base import local
+from shell.tensor_files import read_file
 
 Placed = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -95,6 +99,14 @@ class EMAHook:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Put in place by before_run, which knows the model."""
         self.steps, self._loaded = int(state["steps"]), dict(state["averaged"])
+
+
+def saved_averages(manifest: Manifest) -> Mapping[str, Any] | None:
+    """The state of a checkpoint's EMAHook, once it has averaged; None if there is none. Files are taken as verified."""
+    path = pathlib.Path(manifest.path, f"hooks{SUFFIX}")
+    tensors = read_file(path) if any(record.name == path.name for record in manifest.files) else {}
+    hooks = join(manifest.fields.get("state", {}).get("hooks", {}), tensors)
+    return next((one for one in hooks.values() if isinstance(one, Mapping) and one.get("averaged")), None)
 
 
 def averaged(model: torch.nn.Module, *, buffers: bool) -> dict[str, torch.Tensor]:
