@@ -146,8 +146,8 @@ def page(facts=RANKED, **settings):
 def test_the_page_says_what_ranks_tell_each_other():
     assert page() == []
     assert page(ON_GPUS, comm_hook="bf16_compress", sync_bn=True) == [
-        "gradients cross between ranks in bfloat16",
-        "batch norms see the batches of all ranks",
+        "             gradients cross between ranks in bfloat16",
+        "             batch norms see the batches of all ranks",
     ]
 
 
