@@ -137,10 +137,7 @@ def test_a_static_graph_is_learnt_from_a_shared_backward(changes, steps):
 def page(facts=RANKED, **settings):
     text = str(flexcore.plan(base(strategy=ddp(**settings)), facts)).splitlines()
     at = next(i for i, line in enumerate(text) if line.startswith("runs on"))
-    return [
-        line.strip()
-        for line in text[at + 1 : next(i for i, line in enumerate(text) if line.startswith("seed"))]
-    ]
+    return text[at + 1 : next(i for i, line in enumerate(text) if line.startswith("seed"))]
 
 
 def test_the_page_says_what_ranks_tell_each_other():
