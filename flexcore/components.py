@@ -73,7 +73,7 @@ class Supplied:
 
 
 def last_segment(type_name: str) -> str:
-    return type_name.replace(":", ".").rsplit(".", 1)[-1]
+    return type_name.replace(":", ".").rpartition(".")[2]
 
 
 def is_import_path(type_name: str) -> bool:

@@ -13,7 +13,7 @@ from flexcore.converting import dump, marked, structure, unmarked
 from flexcore.facts import Facts
 from flexcore.loops import OwnTrainLoop
 from flexcore.optimizing import any_waits
-from flexcore.plan_training import Batching, Optimizer
+from flexcore.plan_training import Batching, Optimizer, TrainData
 from flexcore.problems import ConfigError, shown
 from flexcore.rules import problem
 from flexcore.run_plan import Plan
@@ -68,7 +68,7 @@ def trajectory(plan: Plan) -> tuple[tuple[str, str], ...]:
         "clock": batching.clock,
         "loop": loop.component.type if isinstance(loop, OwnTrainLoop) else "built in",
         "batches": {"epoch_length": timeline.epoch_length, **_batch(batching)},
-        "order": _order(plan),
+        "order": _order(plan.train),
         "data": plan.train.loader if isinstance(plan.train.loader, Supplied) else plan.train.loader.dataset,
         "loss": plan.loss,
         "preprocessor": plan.data_preprocessor,
@@ -116,8 +116,8 @@ def _between_ranks(strategy: Strategy) -> dict[str, Any]:
     return {"sync_bn": bool(ddp.sync_bn), "comm_hook": comm_hook(ddp)}
 
 
-def _order(plan: Plan) -> dict[str, Any] | str:
-    order = plan.train.order if plan.train is not None else None
+def _order(data: TrainData) -> dict[str, Any] | str:
+    order = data.order
     if order is None:
         return "the loader's own"
     names = ("samples", "shuffle", "seed", "endless", "contiguous", "drop_last")

@@ -7,8 +7,7 @@ from attrs import frozen
 
 from flexcore.components import Component, Data, Items, thaw
 from flexcore.config import OptimDict
-from flexcore.plan_training import Optimizer
-from flexcore.problems import Path, did_you_mean, dotted
+from flexcore.problems import Path, did_you_mean
 from flexcore.run_plan import Plan
 
 Kind = Literal["user", "default", "inferred", "environment"]
@@ -159,13 +158,8 @@ def _walk(value: Any, steps: list[str]) -> Any:
         elif value is None and steps[0] in ("batching", "timeline", "optimizer", "saving"):
             return None
         else:
-            raise LookupError(dotted(tuple(steps)))
+            raise LookupError
     return value
-
-
-def _fields(value: Any) -> tuple[str, ...]:
-    """What is inside a named one; a plan's optimizer is what it is."""
-    return () if isinstance(value, Optimizer) else tuple(field.name for field in attrs.fields(type(value)))
 
 
 def _indexed(values: tuple[Any, ...], step: str) -> Any:
@@ -177,7 +171,7 @@ def _indexed(values: tuple[Any, ...], step: str) -> Any:
             return value.hook
         if getattr(value, "name", None) == step:
             inner = ("loader", "metric", "wrapper", "schedules")
-            return next((getattr(value, name) for name in inner if name in _fields(value)), value)
+            return next(getattr(value, name) for name in inner if hasattr(value, name))
     if len(values) == 1 and hasattr(values[0], "loader"):
         return _walk(values[0].loader, [step])
-    raise LookupError(step)
+    raise LookupError

@@ -74,9 +74,9 @@ def sharding(strategy: Strategy, facts: Facts, world_size: int | None) -> Shardi
 
 def started(layout: Sharding | None, strategy: Strategy, *, loads: bool) -> Sharding | None:
     """The layout of a start that brings weights, or none: then skip_init_weights would leave them arbitrary."""
-    if layout is None or not isinstance(strategy, FSDP):
-        return layout
-    return evolve(layout, skips_init=strategy.skip_init_weights and loads)
+    if layout is None:
+        return None
+    return evolve(layout, skips_init=isinstance(strategy, FSDP) and strategy.skip_init_weights and loads)
 
 
 def wrapping(strategy: FSDP) -> Wrapping:
@@ -161,4 +161,5 @@ def _of_size(
 
 def unit_of(name: str, units: Iterable[str]) -> str:
     """The innermost unit a parameter is gathered with; "" for the whole model."""
-    return max((unit for unit in units if name.startswith(f"{unit}.")), key=len, default="")
+    around = (unit for unit in units if name.startswith(f"{unit}."))
+    return max(around, default="")  # each of them begins the next inner one, which is the greater text

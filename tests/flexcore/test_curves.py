@@ -6,6 +6,7 @@ rounding grows with the run; where they part from the closed form, the 50 digits
 
 import math
 import os
+from itertools import islice
 from random import Random
 from typing import Any
 
@@ -13,7 +14,8 @@ import pytest
 import torch
 from mpmath import mp, mpf
 
-from flexcore.curves import value
+from flexcore.curves import value, values
+from flexcore.forms import Constant
 from tests.flexcore.test_schedules import made
 
 COUNT = int(os.environ.get("FLEXCORE_CURVES", "200"))
@@ -174,3 +176,13 @@ def test_random_schedules_are_right_and_torchs_steppers_drift():
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_is_drawn(kind):
     assert drawn(KINDS.index(kind))[0]["type"].startswith(kind[:4] if kind != "Restart" else "CosineRestart")
+
+
+def test_values_go_through_schedules_as_value_does_whatever_their_units():
+    """In the order they begin, counted in iterations: 0.7 * 0.1 * 0.3 and 0.7 * 0.3 * 0.1 are two floats."""
+    by_epoch = Constant(param="lr", factor_value=0.1, begin=2, end=9, by_epoch=True)
+    by_iteration = Constant(param="lr", factor_value=0.3, begin=5, end=90, by_epoch=False)
+    schedules = (by_epoch, by_iteration)
+    walked = list(islice(values(schedules, 0.7, 10), 60))
+    assert walked == [value(schedules, 0.7, iteration, 10) for iteration in range(60)]
+    assert walked[30] == 0.7 * 0.3 * 0.1 != 0.7 * 0.1 * 0.3

@@ -5,7 +5,9 @@ from attrs import evolve
 
 import flexcore
 from flexcore.comparing import OWN_LOOPS, Segment, compared
+from flexcore.components import Component, freeze
 from flexcore.log_points import next_log
+from flexcore.loops import OwnTrainLoop
 from flexcore.questions import Undecided, window_samples
 from flexcore.timeline import SavePoints, due_after_epoch
 from tests.flexcore.base import KNOWN, base, told, validating
@@ -177,3 +179,13 @@ def test_a_loop_of_ones_own_may_never_validate():
     plan = flexcore.plan(base(train_cfg={"type": "pkg:Loop", "max_epochs": 2}), KNOWN)
     assert "\nvalidates " not in str(plan)
     assert "saves        every 1 epochs that its loop ends, at the end\n" in str(plan)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [(3, 3), (3.0, None), ("3", None), (True, None), (None, None)]
+)
+def test_a_length_that_is_no_integer_is_the_loops_own_affair(given, expected):
+    loop = OwnTrainLoop(
+        component=Component(type="pkg.loops:Mine", kwargs=freeze({"max_epochs": given, "max_iters": given}))
+    )
+    assert (loop.max_epochs, loop.max_iters) == (expected, expected)

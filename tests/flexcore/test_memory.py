@@ -49,6 +49,24 @@ def test_the_table_is_what_torch_keeps(name, more):
     )
 
 
+def test_each_optimizer_keeps_states_of_its_own_parameters():
+    """Adam keeps two values for each of one.weight's 6, SGD none for two.weight's 100."""
+    facts = evolve(
+        KNOWN,
+        parameters=(
+            ParameterFact(name="one.weight", shape=(2, 3)),
+            ParameterFact(name="two.weight", shape=(100,)),
+        ),
+    )
+    wrappers = {
+        "one": {"optimizer": {"type": "Adam", "lr": 0.1}},
+        "two": {"optimizer": {"type": "SGD", "lr": 0.1}},
+    }
+    config, problems, _ = parse_partly(base(optim_wrapper=wrappers))
+    assert problems == []
+    assert model_states(config, facts) == 106 * 4 + 106 * 4 + 6 * 2 * 4
+
+
 def test_auto_is_a_single_device_alone_and_ddp_among_ranks():
     two = evolve(KNOWN, environment=(("RANK", "0"), ("WORLD_SIZE", "2")), world_size=2)
     assert planned(KNOWN, strategy="auto").strategy.NAME == "SingleDeviceStrategy"

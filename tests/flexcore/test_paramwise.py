@@ -7,7 +7,10 @@ from hypothesis import strategies as st
 
 import flexcore
 from flexcore import Facts
+from flexcore.components import freeze
+from flexcore.config import Paramwise
 from flexcore.facts import ParameterFact
+from flexcore.paramwise import matching
 from tests.flexcore.base import KNOWN, base, planned, told
 
 SGD = {"type": "SGD", "lr": 0.1, "weight_decay": 0.01, "momentum": 0.9}
@@ -46,6 +49,34 @@ def test_rules_by_kind():
         "dcn.conv_offset.weight": (pytest.approx(0.3), 0.01), "dcn.conv_offset.bias": (pytest.approx(0.3), 0.01),
         "head.bias": (0.2, 0.005),
     }  # fmt: skip
+
+
+def test_depthwise_layers_have_rules_of_their_own():
+    seen = evolve(SEEN, parameters=(
+        ParameterFact(name="dw.weight", shape=(4, 1, 3, 3), kind="depthwise"),
+        ParameterFact(name="dcn.conv_offset.weight", shape=(4, 1, 3, 3), kind="depthwise", deformable=True),
+        ParameterFact(name="stem.weight", shape=(4, 4, 3, 3), kind="conv"),
+    ))  # fmt: skip
+    found = groups({"dwconv_decay_mult": 0.5, "dcn_offset_lr_mult": 3.0}, seen)
+    assert {name: (g.base("lr"), g.base("weight_decay")) for name, g in found.items()} == {
+        "dw.weight": (0.1, 0.005), "dcn.conv_offset.weight": (pytest.approx(0.3), 0.005), "stem.weight": (0.1, 0.01),
+    }  # fmt: skip
+
+
+def test_a_key_with_a_dot_in_front_is_a_whole_name_only_at_the_top():
+    settings = Paramwise(custom_keys=freeze({".scale": {"lr_mult": 2.0}, "b.s": {"lr_mult": 3.0}}))
+    assert [matching(settings, name) for name in ("scale", "scale.weight", "b.scale", "ab.s.x", "other")] == [
+        ".scale", None, ".scale", "b.s", None,
+    ]  # fmt: skip
+
+
+def test_momentum_said_beside_betas_is_what_was_said():
+    keys = {"stem": {"betas": [0.7, 0.9]}, "head": {"betas": [0.6, 0.9], "momentum": 0.2}}
+    own = {"type": "pkg.optim:Own", "lr": 0.1, "momentum": 0.5}
+    found = groups(
+        {"custom_keys": keys}, optimizer=own, param_scheduler={"type": "ConstantMomentum", "end": 9}
+    )
+    assert [found[name].base("momentum") for name in ("scale", "stem.weight", "head.bias")] == [0.5, 0.7, 0.2]
 
 
 def test_every_group_is_scaled_and_moves_from_its_own_base():

@@ -4,6 +4,7 @@ import enum
 import math
 from collections import OrderedDict
 from collections.abc import Mapping
+from functools import partial
 from pathlib import PurePosixPath
 from types import MappingProxyType
 
@@ -106,6 +107,8 @@ LIVE = "Put flexcore.Supplied() here and pass the object to shell.execute(plan, 
         "a: has the key -9223372036854775808; keys are text or integers. Rename the key. [FK015]",
     ]),
     ({"a": {2**63 - 1: 1}}, {"a": {2**63 - 1: 1}}, []),
+    ({"a": (n for n in ())}, {"a": None}, [f"a: is a live object (builtins.generator), and a config holds plain data. {LIVE}"]),
+    ({"a": partial(print)}, {"a": None}, [f"a: is a live object (functools.partial), and a config holds plain data. {LIVE}"]),
 ])  # fmt: skip
 def test_what_is_not_is_told_and_replaced(value, expected, told):
     problems = []

@@ -9,6 +9,7 @@ from attrs import evolve
 import flexcore
 from flexcore import Facts, Supplied
 from flexcore.plan_files import config_digest, plan_digest, to_json, trajectory, trajectory_digest
+from flexcore.rules import problem
 from flexcore.starting import CHANGES
 from tests.flexcore.base import KNOWN, base, planned, validating
 
@@ -108,6 +109,21 @@ def test_a_plan_that_does_not_train_is_its_model():
     assert trajectory(evolve(PLAN, optimizers=())) == trajectory(plan)
 
 
+def test_a_batch_waits_where_it_is_the_ranks_own_and_unknown():
+    batching = evolve(PLAN.batching, global_batch_size=None)
+    for clock, there in (("micro", False), ("global", True)):
+        made = evolve(PLAN, batching=evolve(batching, clock=clock))
+        assert ("batches" in dict(trajectory(made))) is there
+
+
+def test_what_a_global_batch_and_several_optimizers_are_as_text():
+    found = dict(trajectory(planned(KNOWN, global_batch_size=8)))
+    assert found["batches"] == '{"epoch_length":13,"global_batch_size":8}'
+    assert dict(trajectory(PLAN))["optimizer settings"] == (
+        '[{"lr":0.1,"type":"SGD"},[{"values":[["lr",0.1]]}],null]'
+    )
+
+
 def sha(text):
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -117,6 +133,8 @@ def test_digests():
     assert trajectory_digest(PLAN) == sha(json.dumps(trajectory(PLAN)))
     other = evolve(PLAN, facts=Facts(entropy=7), notices=())
     assert plan_digest(other) == plan_digest(PLAN)
+    notice = problem("FC008", ("resume",), "found nothing.", "Nothing to do.")
+    assert plan_digest(evolve(PLAN, notices=(notice,))) == plan_digest(evolve(PLAN, notices=()))
     assert plan_digest(evolve(PLAN, mode="val")) != plan_digest(PLAN)
     bare = json.loads(to_json(evolve(PLAN, facts=Facts(), notices=())))
     del bare["kind"]

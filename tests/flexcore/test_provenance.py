@@ -6,7 +6,7 @@ from attrs import evolve
 import flexcore
 from flexcore import Facts
 from flexcore.columns import side_by_side
-from flexcore.provenance import ORIGINS, why
+from flexcore.provenance import ORIGINS, is_given, why
 from tests.flexcore.base import DIGITS, KNOWN, base, planned, validating
 
 SOLD = evolve(KNOWN, environment=(("RANK", "0"), ("WORLD_SIZE", "2")), world_size=2)
@@ -78,6 +78,37 @@ def test_elements_go_by_number_name_or_key():
     assert why(plan, "val_dataloader.shifted.batch_size").value == 128
     assert why(plan, "param_scheduler.1.eta_min").value == 1e-4
     assert why(plan, "default_hooks.checkpoint.max_keep_ckpts").value == 2
+
+
+def test_named_parts_are_looked_into_and_optimizers_are_what_they_are():
+    several = planned(
+        optim_wrapper={name: {"optimizer": {"type": "SGD", "lr": 0.1}} for name in ("one", "two")},
+        param_scheduler={"two": {"type": "ExponentialLR", "gamma": 0.5}},
+    )
+    assert why(several, "param_scheduler.two.0.gamma").value == 0.5
+    assert why(several, "optim_wrapper.two.optimizer.lr").value == 0.1
+    assert (
+        why(
+            flexcore.plan(validating(val_evaluator={"hits": {"type": "pkg:Hits"}}), KNOWN),
+            "val_evaluator.hits.type",
+        ).value
+        == "pkg:Hits"
+    )
+
+
+@pytest.mark.parametrize(("key", "expected"), [
+    ("param_scheduler.1.eta_min", True), ("param_scheduler.1.nonsense", False), ("param_scheduler.2.gamma", False),
+    ("param_scheduler.x", False), ("train_cfg.by_epoch", True),
+])  # fmt: skip
+def test_whether_the_config_says_it(key, expected):
+    plan = flexcore.plan(DIGITS)
+    assert len(plan.config.param_scheduler) == 2
+    assert is_given(plan, key) is expected
+
+
+def test_an_element_past_the_last_is_not_there():
+    with pytest.raises(KeyError, match=r"param_scheduler\.2"):
+        why(flexcore.plan(DIGITS), "param_scheduler.2")
 
 
 def test_an_unknown_key_names_the_nearest():

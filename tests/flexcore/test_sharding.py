@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import flexcore
+from flexcore.components import Component, freeze
 from flexcore.facts import Facts, ModuleFact, ParameterFact
 from flexcore.problems import ConfigError
-from flexcore.sharding import Wrapping, sharding, unit_of, units
-from flexcore.strategies import FSDP, MixedPrecision, SingleDevice
+from flexcore.sharding import Wrapping, sharding, unit_of, units, wrapping
+from flexcore.strategies import FSDP, MixedPrecision, SingleDevice, WrappedFSDP1
 from tests.flexcore.base import KNOWN, base, validating
 
 RANKED = evolve(KNOWN, world_size=4, environment=(("RANK", "0"), ("WORLD_SIZE", "4"), ("MASTER_ADDR", "h"), ("MASTER_PORT", "1"),
@@ -219,6 +220,21 @@ def test_the_first_fsdps_wrapper_is_taken_over(wrapper, expected):
     """The layout is that of our own keys."""
     theirs = flexcore.parse(base(strategy=strategy(model_wrapper=wrapper))).strategy
     assert sharding(theirs, MODEL, 4) == sharding(FSDP(**expected), MODEL, 4)
+
+
+@pytest.mark.parametrize(("policy", "expected"), [
+    ({"type": "size_based_auto_wrap_policy"}, Wrapping(min_params=100_000_000)),
+    ({"type": "size_based_auto_wrap_policy", "min_num_params": "5"}, Wrapping(min_params=100_000_000)),
+    ({"type": "size_based_auto_wrap_policy", "min_num_params": 5}, Wrapping(min_params=5)),
+    ({"type": "lambda_auto_wrap_policy", "module_classes": ["Block"]}, Wrapping()),
+    ({"type": "ModuleWrapPolicy", "module_classes": 5}, Wrapping(classes=())),
+    ({"type": "ModuleWrapPolicy", "module_classes": ["a.Block"]}, Wrapping(classes=("Block",))),
+])  # fmt: skip
+def test_what_the_first_fsdps_policies_ask_for(policy, expected):
+    component = Component(
+        type=policy["type"], kwargs=freeze({k: v for k, v in policy.items() if k != "type"})
+    )
+    assert wrapping(FSDP(model_wrapper=WrappedFSDP1(auto_wrap_policy=component))) == expected
 
 
 def test_own_keys_win_over_the_wrapper():
