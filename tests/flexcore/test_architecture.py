@@ -8,8 +8,7 @@ from typing import get_args
 
 import pytest
 
-import flexcore
-from flexcore import hooks, run_plan, strategies
+from flexcore import hooks, strategies
 from flexcore.run_plan import Start
 from flexcore.unions import TAGGED
 
@@ -115,9 +114,3 @@ def test_every_built_in_hook_has_its_executor():
     from shell.hooks import BUILTIN
 
     assert set(BUILTIN) == set(get_args(hooks.BuiltinHook))
-
-
-def test_a_public_name_loads_on_first_use_and_stays():
-    vars(flexcore).pop("Plan", None)
-    assert flexcore.Plan is run_plan.Plan
-    assert vars(flexcore)["Plan"] is run_plan.Plan
