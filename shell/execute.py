@@ -177,7 +177,7 @@ def _start(run: Run, store: Store) -> None:
     """Fresh, weights only, or the whole state."""
     start = run.plan.start
     if isinstance(start, LoadWeights):
-        if weights.is_file(start.path):
+        if weights.is_foreign(start.path):
             put_weights(run, weights.read(start.path), start.path)
         else:
             load_weights(run, _loaded(store, start.path))

@@ -184,7 +184,7 @@ def _check_named(plan: Plan) -> None:
     start, known = plan.start, {fact.path for fact in plan.facts.checkpoints or ()}
     if isinstance(start, Fresh) or start.path in known:
         return
-    if _is_file(start):
+    if _is_foreign(start):
         from shell import weights
 
         weights.check(start.path)
@@ -194,9 +194,11 @@ def _check_named(plan: Plan) -> None:
         raise CheckpointRefused(f"{start.path}: {found.reason}")
 
 
-def _is_file(start: Start) -> bool:
-    """Weights in one file, which has been looked at; anything else that is named is a checkpoint."""
-    return isinstance(start, LoadWeights) and pathlib.Path(start.path).is_file()
+def _is_foreign(start: Start) -> bool:
+    """Weights that others wrote, which have been looked at; anything else that is named is a checkpoint."""
+    from shell import weights
+
+    return isinstance(start, LoadWeights) and weights.is_foreign(start.path)
 
 
 def started(plan: Plan, group: Group) -> Plan:
@@ -229,7 +231,7 @@ def _verified(plan: Plan) -> Facts:
     while True:
         facts = probe.checkpoints(plan.facts, plan.config, plan.names) if not plan.smoke else plan.facts
         plan = replanned(plan, facts)
-        if not isinstance(plan.start, Resume | LoadWeights) or _is_file(plan.start):
+        if not isinstance(plan.start, Resume | LoadWeights) or _is_foreign(plan.start):
             return facts
         manifest = manifests.read(pathlib.Path(plan.start.path))
         reasons = (

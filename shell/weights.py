@@ -1,5 +1,6 @@
-"""Weights from files that others wrote: safetensors, or PyTorch's own, read without executing anything in them."""
+"""Weights from files that others wrote: safetensors, whole or in shards, or PyTorch's own; nothing in them is executed."""
 
+import json
 import pathlib
 import pickle
 import zipfile
@@ -9,10 +10,14 @@ from typing import Any
 import safetensors
 import torch
 
+from shell.manifests import MANIFEST, name_problem
 from shell.results import CheckpointRefused
-from shell.tensor_files import read_file
+from shell.tensor_files import read_file, unescaped
 
 SUFFIX = ".safetensors"
+WHOLE, INDEX = f"model{SUFFIX}", f"model{SUFFIX}.index.json"
+"""What a directory in Hugging Face's layout holds: one file, or shards and the table of what is in which."""
+MAX_INDEX_BYTES = 2**28
 NESTED = ("state_dict", "model")
 """Keys under which training checkpoints of others keep the weights."""
 
@@ -20,20 +25,62 @@ WRAPPED = "module."
 """How DataParallel and its kin begin every name."""
 
 
-def is_file(path: str) -> bool:
-    return pathlib.Path(path).is_file()
+def is_foreign(path: str) -> bool:
+    """Whether others wrote what is there: a file, or a directory in Hugging Face's layout and no checkpoint of ours."""
+    place = pathlib.Path(path)
+    return place.is_file() or (
+        not (place / MANIFEST).exists() and any((place / name).is_file() for name in (WHOLE, INDEX))
+    )
 
 
 def check(path: str) -> None:
-    """Raise CheckpointRefused for a file that `read` would refuse; tensors stay on disk."""
-    if pathlib.Path(path).suffix != SUFFIX:
+    """Raise CheckpointRefused for what `read` would refuse; tensors stay on disk, save PyTorch's own."""
+    file = _file(path)
+    if file.name.endswith(INDEX[5:]):
+        for shard, names in _shards(file).items():
+            missing = names - _names(shard)
+            if missing:
+                raise _no_index(file, f"places {min(missing)!r} in {shard.name}, which lacks it")
+    elif file.suffix == SUFFIX:
+        _names(file)
+    else:
         read(path)
-        return
+
+
+def _file(path: str) -> pathlib.Path:
+    """The one file to begin with."""
+    place = pathlib.Path(path)
+    if place.is_dir():
+        return place / (INDEX if (place / INDEX).is_file() else WHOLE)
+    return place
+
+
+def _names(file: pathlib.Path) -> set[str]:
     try:
-        with safetensors.safe_open(path, framework="pt"):
-            pass
+        with safetensors.safe_open(file, framework="pt") as opened:
+            return {unescaped(key) for key in opened.keys()}  # noqa: SIM118
     except (OSError, safetensors.SafetensorError) as error:
-        raise _unreadable(path, error) from error
+        raise _unreadable(str(file), error) from error
+
+
+def _shards(index: pathlib.Path) -> dict[pathlib.Path, set[str]]:
+    """The files beside an index, with the tensors it places in each."""
+    try:
+        with index.open("rb") as opened:
+            table = json.loads(opened.read(MAX_INDEX_BYTES))
+        placed = table["weight_map"].items()
+    except (OSError, ValueError, RecursionError, TypeError, KeyError, AttributeError) as error:
+        raise _no_index(index, f"cannot be read: {type(error).__name__}: {error}") from error
+    found: dict[pathlib.Path, set[str]] = {}
+    for name, file in placed:
+        if name_problem(file) or not file.endswith(SUFFIX):
+            raise _no_index(index, f"names {file!r}, which is no {SUFFIX} file beside it")
+        found.setdefault(index.parent / file, set()).add(name)
+    return found
+
+
+def _no_index(index: pathlib.Path, what: str) -> CheckpointRefused:
+    return CheckpointRefused(f"{index} {what}. Fetch the files again, all from one revision.")
 
 
 def read(path: str) -> dict[str, torch.Tensor]:
@@ -42,7 +89,15 @@ def read(path: str) -> dict[str, torch.Tensor]:
     Raises:
         CheckpointRefused: not such a file, or one that holds more than weights.
     """
-    file = pathlib.Path(path)
+    file = _file(path)
+    if file.name.endswith(INDEX[5:]):
+        check(path)
+        return {
+            name: tensor
+            for shard, names in _shards(file).items()
+            for name, tensor in read_file(shard).items()
+            if name in names
+        }
     try:
         found = read_file(file) if file.suffix == SUFFIX else _torch_file(file)
     except pickle.UnpicklingError as error:

@@ -71,8 +71,8 @@ CASES = {
     "two kinds of heads": (cut(one__q="colwise", other__q="colwise"), seen(*HEADED), [
         'strategy.plan.one.q: one.q gives a share of the features, and no layer beside it takes one. Use "colwise_rep" if the whole is needed. [FP046]',
         'strategy.plan.other.q: other.q gives a share of the features, and no layer beside it takes one. Use "colwise_rep" if the whole is needed. [FP046]',
-        "strategy.plan.one.q: One was built with 4 heads, and a rank computes 1 in 2 of them. Let its forward infer their number: view(..., -1, head_dim). [FP049]",
-        "strategy.plan.other.q: Other was built with 4 heads, and a rank computes 1 in 2 of them. Let its forward infer their number: view(..., -1, head_dim). [FP049]",
+        'strategy.plan.one.q: One was built with 4 heads, of which a rank computes 2, and whether its forward counts on them cannot be told. Add "one": "fewer_heads" to divide the number it holds, or "replicate" where it is inferred: view(..., -1, head_dim). [FP049]',
+        'strategy.plan.other.q: Other was built with 4 heads, of which a rank computes 2, and whether its forward counts on them cannot be told. Add "other": "fewer_heads" to divide the number it holds, or "replicate" where it is inferred: view(..., -1, head_dim). [FP049]',
     ]),
     "tied within, alike": (
         cut(enc__embed="rowwise", enc__head="colwise_rep"), seen(*TIED, tied=[("enc.head", "enc.embed")]), []
