@@ -32,9 +32,10 @@ core: $(INSTALLED)
 	$(BIN)/coverage run -m pytest tests/flexcore
 	$(BIN)/coverage report --show-missing --skip-covered --fail-under=100
 
-# 2,000 examples a law, 10,000 schedules, and mmengine itself beside ours in an environment of its own.
+# 2,000 examples a law, 10,000 schedules, every combination of engines, and mmengine itself beside ours in an environment of its own.
 nightly: $(INSTALLED) .venv-mmengine/.installed
 	HYPOTHESIS_PROFILE=nightly FLEXCORE_CURVES=10000 $(BIN)/python -m pytest -n $(JOBS) --timeout=7200 tests/flexcore
+	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest -n $(JOBS) $(patsubst %,tests/shell/test_%.py,tensor_parallel materializing deepspeed fsdp)
 	FLEXCORE_CURVES=10000 .venv-mmengine/bin/python -m pytest -s --timeout=7200 tests/flexcore/test_curves_against_mmengine.py
 
 .venv-mmengine/.installed:
