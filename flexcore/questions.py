@@ -109,7 +109,7 @@ def foreseen(plan: Plan, key: str, total: int, optimizer: str | None = None) -> 
 def values_at(
     plan: Plan, key: str, iterations: Sequence[int], group: int = 0, optimizer: str | None = None
 ) -> list[float | None]:
-    """`value_at` at rising iterations, in one walk where schedules have no closed form."""
+    """`value_at` at iterations, in one walk where schedules have no closed form."""
     if value_at(plan, key, optimizer=optimizer).value is None:
         return [None for _ in iterations]
     assert plan.timeline is not None
@@ -118,8 +118,9 @@ def values_at(
     if not curves.clashes(own, length):
         return [value_at(plan, key, i, group, optimizer).value for i in iterations]
     assert base is not None
-    walk = enumerate(curves.values(own, base, length))
-    return [next(value for i, value in walk if i == at) for at in iterations]
+    walk = zip(range(max(iterations, default=-1) + 1), curves.values(own, base, length), strict=False)
+    found = {i: value for i, value in walk if i in iterations}
+    return [found[i] for i in iterations]
 
 
 def validations(plan: Plan) -> Iterator[tuple[int, int | None]]:

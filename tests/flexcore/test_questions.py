@@ -305,3 +305,16 @@ def test_another_world_size_is_another_plan_of_the_same_request():
     assert (smoke.smoke, smoke.mode, smoke.config) == (True, "train", flexcore.parse(base()))
     tested = with_world_size(flexcore.plan(TESTING, Facts(test_samples=(10,)), mode="test"), 2)
     assert tested.mode == "test"
+
+
+def test_values_at_take_iterations_in_any_order_and_twice():
+    """Also where each value takes the one before it."""
+    clashing = [
+        {"type": "CosineAnnealingLR", "T_max": 9, "by_epoch": False},
+        {"type": "LinearLR", "by_epoch": False, "end": 9},
+    ]
+    plan = planned(KNOWN, param_scheduler=clashing)
+    asked = (3, 0, 3, 2)
+    expected = [flexcore.value_at(plan, "lr", i).value for i in asked]
+    assert values_at(plan, "lr", asked) == expected
+    assert values_at(plan, "lr", ()) == []
