@@ -44,9 +44,9 @@ def _said(text: str, code: int) -> int:
 
 
 def export(arguments: argparse.Namespace) -> int:
-    from importlib.util import find_spec
+    from shell.loggers.packages import installed
 
-    if find_spec("torch") is None:
+    if not installed("torch"):
         text = "`export` needs torch, which is not installed here"
         print(f'flexcore: {text}. Install it with pip install "flexcore[train]".', file=sys.stderr)
         return 2

@@ -235,13 +235,7 @@ class Store:
 
     def load(self, path: Path) -> Loaded:
         """Verify the checkpoint at `path`, in this store or anywhere; DamagedCheckpoint before any tensor is read."""
-        manifest = manifests.read(pathlib.Path(path))
-        if not isinstance(manifest, Manifest):
-            raise DamagedCheckpoint(str(path), (manifest.reason,))
-        reasons = manifests.verify(manifest)
-        if reasons:
-            raise DamagedCheckpoint(str(path), reasons)
-        return Loaded(manifest)
+        return Loaded(whole(path))
 
     def remove(self, name: str) -> None:
         """Delete the checkpoint `name` if there is one; RemoveFailed leaves it whole."""
@@ -277,6 +271,17 @@ class Store:
 
     def _has(self, entry: str) -> bool:
         return os.path.lexists(self._root / entry)
+
+
+def whole(path: Path) -> Manifest:
+    """The manifest of the checkpoint at `path`, every file of it hashed; DamagedCheckpoint if one is not as it was saved."""
+    manifest = manifests.read(pathlib.Path(path))
+    if not isinstance(manifest, Manifest):
+        raise DamagedCheckpoint(str(path), (manifest.reason,))
+    reasons = manifests.verify(manifest)
+    if reasons:
+        raise DamagedCheckpoint(str(path), reasons)
+    return manifest
 
 
 def check_savable(name: str, tensors: Tensors, fields: Mapping[str, JSON]) -> None:

@@ -10,14 +10,14 @@ import safetensors
 import torch
 
 from shell import manifests
-from shell.checkpoints import DamagedCheckpoint
+from shell.checkpoints import whole
 from shell.hooks.ema import saved_averages
 from shell.manifests import SUFFIX, Manifest, sync_directory
 from shell.results import CheckpointRefused
 from shell.tensor_files import chunks, delete, unescaped, write_file
+from shell.weights import INDEX, WHOLE
 
 HEADER: Mapping[str, str] = {"format": "pt"}
-INDEX = f"model{SUFFIX}.index.json"
 
 Tensors = Mapping[str, torch.Tensor]
 
@@ -39,7 +39,7 @@ def export(checkpoint: pathlib.Path, target: pathlib.Path, *, averages: bool, ma
     """
     if os.path.lexists(target):
         raise ExportRefused(f"{target} is there already. Name a new file or directory, or remove it.")
-    manifest = _whole(checkpoint)
+    manifest = whole(checkpoint)
     with _weights(manifest) as stored:
         weights = {**stored, **_averages(manifest)} if averages else stored
         temporary = target.with_name(f"{manifests.TEMPORARY}{target.name}")
@@ -59,21 +59,11 @@ def export(checkpoint: pathlib.Path, target: pathlib.Path, *, averages: bool, ma
         return len(weights)
 
 
-def _whole(checkpoint: pathlib.Path) -> Manifest:
-    manifest = manifests.read(checkpoint)
-    if not isinstance(manifest, Manifest):
-        raise DamagedCheckpoint(str(checkpoint), (manifest.reason,))
-    reasons = manifests.verify(manifest)
-    if reasons:
-        raise DamagedCheckpoint(str(checkpoint), reasons)
-    return manifest
-
-
 @contextmanager
 def _weights(manifest: Manifest) -> Iterator[Tensors]:
     """Views of the file itself, so that no more than one tensor need be in memory."""
     with ExitStack() as stack:
-        path = pathlib.Path(manifest.path, f"model{SUFFIX}")
+        path = pathlib.Path(manifest.path, WHOLE)
         file = stack.enter_context(safetensors.safe_open(path, framework="pt", device="cpu"))
         yield {unescaped(key): file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
 
@@ -90,7 +80,7 @@ def _write_directory(directory: pathlib.Path, weights: Tensors, max_shard: int) 
     directory.mkdir()
     shards = list(_shards(weights, max_shard))
     names = (
-        [f"model{SUFFIX}"]
+        [WHOLE]
         if len(shards) == 1
         else [f"model-{i:05}-of-{len(shards):05}{SUFFIX}" for i in range(1, len(shards) + 1)]
     )

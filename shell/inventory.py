@@ -4,7 +4,7 @@ Reads manifests and hashes files; imports no torch and opens no tensor.
 """
 
 import pathlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from attrs import frozen
 
@@ -13,8 +13,6 @@ from shell.manifests import MANIFEST, Damaged, Manifest
 
 HEAD = ("name", "epoch", "iter", "size", "verified", "plan", "strategy", "ranks", "")
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
-
-Checked = Callable[[Manifest], tuple[str, ...]]
 
 
 @frozen

@@ -5,7 +5,6 @@ import os
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from typing import Any, NoReturn
 
 from attrs import evolve
@@ -18,6 +17,7 @@ from flexcore.run_plan import Mode, Plan
 from shell import files, probe, settling
 from shell.building import BuildError
 from shell.cli import complain, say, with_places
+from shell.loggers.packages import installed
 from shell.processes import die_with_parent, leave
 from shell.ranks import LauncherError, read_rank
 from shell.results import EXIT_CODES, RunResult
@@ -30,7 +30,7 @@ SHOWN = 3
 
 def run_command(arguments: argparse.Namespace, argv: Sequence[str]) -> NoReturn:
     """Carry the command out in this process, or in --nproc ranks of it, and leave with its exit code."""
-    if not _present("torch"):
+    if not installed("torch"):
         text = f"`{arguments.command}` needs torch, which is not installed here"
         say(f'flexcore: {text}. Install it with pip install "flexcore[train]".', file=sys.stderr)
         sys.exit(USAGE)
@@ -51,13 +51,6 @@ def run_command(arguments: argparse.Namespace, argv: Sequence[str]) -> NoReturn:
     except KeyboardInterrupt:  # before or after the part in which signals are requests to stop and save
         say("flexcore: interrupted outside the run; nothing more is saved.", file=sys.stderr)
         leave(EXIT_CODES["interrupted"])
-
-
-def _present(module: str) -> bool:
-    try:
-        return find_spec(module) is not None
-    except ValueError:  # someone has set it to None in sys.modules
-        return False
 
 
 def ranks_started(environ: Mapping[str, str]) -> int | None:

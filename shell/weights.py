@@ -15,7 +15,8 @@ from shell.results import CheckpointRefused
 from shell.tensor_files import read_file, unescaped
 
 SUFFIX = ".safetensors"
-WHOLE, INDEX = f"model{SUFFIX}", f"model{SUFFIX}.index.json"
+INDEXED = f"{SUFFIX}.index.json"
+WHOLE, INDEX = f"model{SUFFIX}", f"model{INDEXED}"
 """What a directory in Hugging Face's layout holds: one file, or shards and the table of what is in which."""
 MAX_INDEX_BYTES = 2**28
 NESTED = ("state_dict", "model")
@@ -36,11 +37,8 @@ def is_foreign(path: str) -> bool:
 def check(path: str) -> None:
     """Raise CheckpointRefused for what `read` would refuse; tensors stay on disk, save PyTorch's own."""
     file = _file(path)
-    if file.name.endswith(INDEX[5:]):
-        for shard, names in _shards(file).items():
-            missing = names - _names(shard)
-            if missing:
-                raise _no_index(file, f"places {min(missing)!r} in {shard.name}, which lacks it")
+    if file.name.endswith(INDEXED):
+        _shards(file)
     elif file.suffix == SUFFIX:
         _names(file)
     else:
@@ -64,7 +62,7 @@ def _names(file: pathlib.Path) -> set[str]:
 
 
 def _shards(index: pathlib.Path) -> dict[pathlib.Path, set[str]]:
-    """The files beside an index, with the tensors it places in each."""
+    """The files beside an index, with the tensors it places in each, which are there."""
     try:
         with index.open("rb") as opened:
             table = json.loads(opened.read(MAX_INDEX_BYTES))
@@ -76,6 +74,10 @@ def _shards(index: pathlib.Path) -> dict[pathlib.Path, set[str]]:
         if name_problem(file) or not file.endswith(SUFFIX):
             raise _no_index(index, f"names {file!r}, which is no {SUFFIX} file beside it")
         found.setdefault(index.parent / file, set()).add(name)
+    for shard, names in found.items():
+        missing = names - _names(shard)
+        if missing:
+            raise _no_index(index, f"places {min(missing)!r} in {shard.name}, which lacks it")
     return found
 
 
@@ -90,8 +92,7 @@ def read(path: str) -> dict[str, torch.Tensor]:
         CheckpointRefused: not such a file, or one that holds more than weights.
     """
     file = _file(path)
-    if file.name.endswith(INDEX[5:]):
-        check(path)
+    if file.name.endswith(INDEXED):
         return {
             name: tensor
             for shard, names in _shards(file).items()

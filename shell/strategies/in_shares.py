@@ -1,7 +1,7 @@
 """What strategies have in common whose ranks hold shares of parameters (DTensors): clipping, steps, whole tensors and back."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -49,7 +49,10 @@ class InShares:
 
     def equalise(self) -> None:
         """Every rank starts from rank 0's weights and buffers."""
-        for tensor in self.model.state_dict().values():
+        self._as_on_rank_0(self.model.state_dict().values())
+
+    def _as_on_rank_0(self, tensors: Iterable[torch.Tensor]) -> None:
+        for tensor in tensors:
             there = tensor.to(self.device)
             dist.broadcast(there, src=0)
             tensor.copy_(there)
@@ -63,10 +66,7 @@ class InShares:
                 full.copy_(weights[name])
             dist.broadcast(full, src=0)
             parameter.copy_(sharded.placed(self._laid(name, full), parameter))
-        for buffer in self.model.buffers():
-            there = buffer.to(self.device)
-            dist.broadcast(there, src=0)
-            buffer.copy_(there)
+        self._as_on_rank_0(self.model.buffers())
 
     def joined(self, called: nn.Module, optimizer: torch.optim.Optimizer) -> nn.Module:  # noqa: ARG002 - nothing to join
         return called

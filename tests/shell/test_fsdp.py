@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.ranks import run_alone, run_ranks
+from tests.ranks import run_ranks
 from tests.shell import toys
 
 HERE = "tests.shell.test_fsdp"
@@ -45,12 +45,6 @@ def config(work_dir, **changes):
     return toys.config(work_dir, **{"model": dict(type=f"{HERE}:Deep"), **changes})
 
 
-def run(ranks, cfg):
-    if ranks == 1:
-        return run_alone(toys.trained, cfg)
-    return run_ranks(ranks, toys.trained_rank, cfg)[0]
-
-
 FSDP = dict(type="FSDPStrategy")
 ALIKE = {
     "plain": dict(),
@@ -71,7 +65,7 @@ def test_shares_end_where_ddp_ends_to_the_bit(wrapper, tmp_path):
             optim_wrapper=dict(optimizer=dict(type="AdamW", lr=0.01), **wrapper),
             custom_hooks=[dict(type="EMAHook", momentum=0.3)],
         )  # fmt: skip
-        found.append((run(2, cfg)["metrics"], toys.weights(tmp_path / name)))
+        found.append((toys.run(2, cfg)["metrics"], toys.weights(tmp_path / name)))
         assert toys.differences(tmp_path / name) == []
     assert found[0] == found[1]
 
@@ -84,12 +78,12 @@ def test_a_killed_run_resumes_to_the_bit(nth, tmp_path):
     """Optimizer state, averages and random streams come back as shares."""
     hooks = [dict(type="EMAHook", momentum=0.3)]
     model = dict(type=f"{HERE}:Deep", dropout=0.2)
-    run(2, config(tmp_path / "whole", model=model, strategy=FSDP, custom_hooks=hooks))
+    toys.run(2, config(tmp_path / "whole", model=model, strategy=FSDP, custom_hooks=hooks))
     kill = dict(type="tests.shell.toys:KillIn", stage="before_train_iter", nth=nth)
     cfg = config(tmp_path / "killed", model=model, strategy=FSDP, custom_hooks=[*hooks, kill])
     with pytest.raises(Exception, match=r"ended with|failed|closed"):
-        run(2, cfg)
-    run(2, cfg)
+        toys.run(2, cfg)
+    toys.run(2, cfg)
     assert toys.weights(tmp_path / "killed") == toys.weights(tmp_path / "whole")
     assert toys.differences(tmp_path / "killed") == []
 
@@ -108,7 +102,7 @@ def test_a_checkpoint_goes_on_under_any_other_strategy(here, there, tmp_path):
         for layout, hooks in ((first, [toys.LOSSES, STOPPED]), (second, [toys.LOSSES])):
             ranks, strategy = LAYOUTS[layout]
             cfg = config(tmp_path / name, global_batch_size=8, strategy=strategy, custom_hooks=hooks)
-            run(ranks, cfg)
+            toys.run(ranks, cfg)
             means[name] += toys.losses(tmp_path / name, ranks)
             for file in (tmp_path / name).glob("losses.*"):
                 file.unlink()
@@ -118,7 +112,7 @@ def test_a_checkpoint_goes_on_under_any_other_strategy(here, there, tmp_path):
 
 def test_weights_without_memory_are_filled_from_the_checkpoint(tmp_path):
     """skip_init_weights: the same metrics and the same next steps as with initialisation."""
-    run(1, config(tmp_path / "from", train_cfg=dict(by_epoch=True, max_epochs=1)))
+    toys.run(1, config(tmp_path / "from", train_cfg=dict(by_epoch=True, max_epochs=1)))
     source = str(tmp_path / "from" / "checkpoints" / "epoch_1")
     found = []
     for skips in (False, True):
@@ -130,7 +124,7 @@ def test_weights_without_memory_are_filled_from_the_checkpoint(tmp_path):
             resume=False,
             model=dict(type=f"{HERE}:Tied"),
         )
-        found.append((run(2, cfg)["metrics"], toys.weights(tmp_path / str(skips))))
+        found.append((toys.run(2, cfg)["metrics"], toys.weights(tmp_path / str(skips))))
         tested = config(tmp_path / f"{skips} test", strategy=strategy, load_from=source, resume=False, test_cfg=dict(),
                         test_dataloader=cfg["val_dataloader"], test_evaluator=cfg["val_evaluator"])  # fmt: skip
         found[-1] += (run_ranks(2, toys.trained_rank, tested, "test")[0]["metrics"],)
@@ -154,7 +148,7 @@ def test_lower_precision_computes_in_it_and_keeps_full_weights(tmp_path):
     cfg = config(
         tmp_path, strategy=dict(FSDP, mixed_precision=precision), custom_hooks=[dict(type=f"{HERE}:Dtypes")]
     )
-    run(2, cfg)
+    toys.run(2, cfg)
     assert (tmp_path / "dtypes").read_text() == "torch.bfloat16 torch.float32"
     assert {len(value) % 4 for value in toys.weights(tmp_path).values()} == {0}
 
@@ -191,7 +185,7 @@ def test_one_ranks_bad_batch_is_left_out_on_all(check, tmp_path):
         tmp_path, strategy=FSDP, train_dataloader=dict(dataset=data, batch_size=4),
         custom_hooks=[dict(type="NaNGuardHook", action="skip", check=check)],
     )  # fmt: skip
-    assert run(2, cfg)["reason"] == "done"
+    assert toys.run(2, cfg)["reason"] == "done"
     assert len(toys.recorded(tmp_path, "nonfinite")) == 3  # once an epoch
     assert all(torch.tensor([float(v) for v in torch.frombuffer(bytearray(b), dtype=torch.float32)]).isfinite().all()
                for b in toys.weights(tmp_path).values())  # fmt: skip

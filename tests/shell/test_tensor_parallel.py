@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from flexcore.problems import ConfigError
-from tests.ranks import run_alone, run_ranks
+from tests.ranks import run_ranks
 from tests.shell import toys
 
 HERE = "tests.shell.test_tensor_parallel"
@@ -100,12 +100,6 @@ def config(work_dir, **changes):
     return toys.config(work_dir, **{"model": dict(type=f"{HERE}:Former"), **changes})
 
 
-def run(ranks, cfg):
-    if ranks == 1:
-        return run_alone(toys.trained, cfg)
-    return run_ranks(ranks, toys.trained_rank, cfg)[0]
-
-
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     """What one process loses in micro-batches of that size."""
@@ -126,7 +120,7 @@ def trained(work_dir, layout, size):
     data = dict(dataset=dict(type="tests.shell.toys:Points", n=34), batch_size=size)
     cfg = config(work_dir, global_batch_size=8, optim_wrapper=wrapper, custom_hooks=[toys.LOSSES], strategy=strategy,
                  train_dataloader=data)  # fmt: skip
-    run(ranks, cfg)
+    toys.run(ranks, cfg)
     assert toys.differences(work_dir) == []
     return toys.losses(work_dir, ranks)
 
@@ -162,7 +156,7 @@ def test_the_gradient_norm_is_the_whole_models(norm_type, tmp_path):
         wrapper = dict(optimizer=dict(type="SGD", lr=0.1), clip_grad=clip)
         cfg = config(tmp_path / layout, global_batch_size=8, optim_wrapper=wrapper, strategy=strategy,
                      custom_hooks=[dict(type=f"{HERE}:Norms")], val_dataloader=None, val_evaluator=None, val_cfg=None)  # fmt: skip
-        run(ranks, cfg)
+        toys.run(ranks, cfg)
         told = [(tmp_path / layout / f"norms.{rank}").read_text() for rank in range(ranks)]
         assert len(set(told)) == 1
         norms[layout] = [float(line) for line in told[0].split()]
@@ -179,7 +173,7 @@ def test_values_are_clipped_and_half_precision_computed_in_parts_as_whole(tmp_pa
     for layout in ("single", "alone"):
         ranks, strategy = LAYOUTS[layout]
         cfg = config(tmp_path / layout, optim_wrapper=wrapper, strategy=strategy, custom_hooks=[toys.LOSSES])
-        run(ranks, cfg)
+        toys.run(ranks, cfg)
         found[layout] = toys.losses(tmp_path / layout, ranks)
     assert found["alone"] == pytest.approx(found["single"], abs=2e-2)
 
@@ -194,12 +188,12 @@ AVERAGED = dict(type="EMAHook", momentum=0.3)
 def test_a_killed_run_resumes_to_the_bit(layout, nth, tmp_path):
     """Optimizer state, averages and random streams come back, each rank's part of them."""
     ranks, strategy = LAYOUTS[layout]
-    run(ranks, config(tmp_path / "whole", model=DROPPING, strategy=strategy, custom_hooks=[AVERAGED]))
+    toys.run(ranks, config(tmp_path / "whole", model=DROPPING, strategy=strategy, custom_hooks=[AVERAGED]))
     kill = dict(type="tests.shell.toys:KillIn", stage="before_train_iter", nth=nth)
     cfg = config(tmp_path / "killed", model=DROPPING, strategy=strategy, custom_hooks=[AVERAGED, kill])
     with pytest.raises(Exception, match=r"ended with|failed|closed"):
-        run(ranks, cfg)
-    run(ranks, cfg)
+        toys.run(ranks, cfg)
+    toys.run(ranks, cfg)
     assert toys.weights(tmp_path / "killed") == toys.weights(tmp_path / "whole")
     assert toys.differences(tmp_path / "killed") == []
 
@@ -223,7 +217,7 @@ def test_a_checkpoint_goes_on_under_any_other_strategy(way, tmp_path):
             stops = [] if stop is None else [dict(type="tests.shell.toys:Wishes", stop=stop)]
             cfg = config(tmp_path / name, global_batch_size=8, strategy=strategy, custom_hooks=[toys.LOSSES, AVERAGED, *stops],
                          train_dataloader=dict(dataset=dict(type="tests.shell.toys:Points", n=34), batch_size=2))  # fmt: skip
-            run(ranks, cfg)
+            toys.run(ranks, cfg)
             means[name] += toys.losses(tmp_path / name, ranks)
             for file in (tmp_path / name).glob("losses.*"):
                 file.unlink()
@@ -248,7 +242,7 @@ def test_every_sample_of_an_evaluation_counts_once(layout, tmp_path):
             cfg |= dict(
                 train_dataloader=dict(dataset=dict(type="tests.shell.toys:Points", n=1), batch_size=4)
             )
-        assert run(ranks, cfg)["metrics"] == {"sum": 11.0}
+        assert toys.run(ranks, cfg)["metrics"] == {"sum": 11.0}
         (event,) = toys.recorded(tmp_path / name, "validate")
         assert event["samples"] == [11]
         (file,) = (tmp_path / name).glob("*/seen*.jsonl")
@@ -278,7 +272,7 @@ def test_ranks_of_a_group_draw_alike_and_groups_apart(tmp_path):
     cfg = config(tmp_path, strategy=LAYOUTS["groups"][1], custom_hooks=[dict(type=f"{HERE}:Streams")],
                  randomness=dict(seed=7, diff_rank_seed=True), train_cfg=dict(by_epoch=False, max_iters=2),
                  val_dataloader=None, val_evaluator=None, val_cfg=None)  # fmt: skip
-    run(4, cfg)
+    toys.run(4, cfg)
     told = [(tmp_path / f"drawn.{rank}").read_text().split() for rank in range(4)]
     assert [row[1:] for row in told] == [["0", "True"], ["0", "False"], ["1", "True"], ["1", "False"]]
     seeds = [row[0] for row in told]
@@ -299,7 +293,7 @@ def test_a_bad_batch_is_left_out_on_all_and_told_once_a_group(tmp_path):
         tmp_path, strategy=ALONE, train_dataloader=dict(dataset=data, batch_size=4),
         custom_hooks=[dict(type="NaNGuardHook", action="skip"), dict(type="ThroughputHook")],
     )  # fmt: skip
-    assert run(2, cfg)["reason"] == "done"
+    assert toys.run(2, cfg)["reason"] == "done"
     events = toys.recorded(tmp_path, "nonfinite")
     assert len(events) == 3  # once an epoch
     assert [list(event["samples"]) for event in events] == [["0"]] * 3
@@ -344,14 +338,14 @@ def test_a_whole_layer_on_shares_learns_from_all_of_them(layout, tmp_path):
             )
         cfg = config(tmp_path / name, global_batch_size=8, strategy=strategy, custom_hooks=[toys.LOSSES], model=NORMED,
                      optim_wrapper=dict(optimizer=dict(type="SGD", lr=0.2, momentum=0.9), clip_grad=CLIP))  # fmt: skip
-        run(ranks, cfg)
+        toys.run(ranks, cfg)
         found[name] = toys.losses(tmp_path / name, ranks)
     assert found[layout] == pytest.approx(found["single"], abs=1e-5)
 
 
 def test_a_whole_layer_on_shares_that_is_not_summed_is_refused_at_its_first_update(tmp_path):
     with pytest.raises(ConfigError) as told:
-        run(2, config(tmp_path, strategy=ALONE, model=NORMED))
+        toys.run(2, config(tmp_path, strategy=ALONE, model=NORMED))
     text = "uses blocks.0.attn.norm.weight, blocks.0.attn.norm.bias, blocks.1.attn.norm.weight, blocks.1.attn.norm.bias on shares of features"
     remedy = 'Give the layer that holds it the style "summed" in the plan, which adds them up.'
     assert str(told.value) == f"model: {text}: its gradient is another on each rank. {remedy} [FP050]"
@@ -375,7 +369,7 @@ def test_settings_of_shares_go_with_cut_layers(settings, alone, tmp_path):
         custom_hooks=[toys.LOSSES],
         strategy=dict(SHARED, **settings),
     )
-    run(2, cfg)
+    toys.run(2, cfg)
     assert toys.losses(tmp_path, 2) == pytest.approx(alone(4), abs=1e-5)
 
 
@@ -384,7 +378,7 @@ def test_weights_without_memory_are_filled_from_the_checkpoint(layout, tmp_path)
     """Rows in parts too, by parts over shares; and an evaluation alone sees the same weights."""
     ranks, strategy = LAYOUTS[layout]
     made = config(tmp_path / "from", strategy=strategy, train_cfg=dict(by_epoch=True, max_epochs=1))
-    run(ranks, made)
+    toys.run(ranks, made)
     source, found = str(tmp_path / "from" / "checkpoints" / "epoch_1"), []
     for name, chosen in (
         ("skips", dict(SHARED, skip_init_weights=True)),
@@ -414,5 +408,5 @@ class OwnLoop:
 def test_a_loop_of_ones_own_counts_each_sample_once(tmp_path):
     cfg = config(tmp_path, strategy=ALONE, val_cfg=dict(type=f"{HERE}:OwnLoop"), train_cfg=dict(by_epoch=True, max_epochs=1),
                  val_evaluator=dict(count=dict(type=f"{HERE}:Count")))  # fmt: skip
-    assert run(2, cfg)["metrics"] == {"count": 11.0}
+    assert toys.run(2, cfg)["metrics"] == {"count": 11.0}
     assert [event["samples"] for event in toys.recorded(tmp_path, "validate")] == [[11]]

@@ -21,7 +21,7 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from tests.ranks import run_ranks
+from tests.ranks import run_alone, run_ranks
 
 EVERY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
 FEATURES, CLASSES = 6, 3
@@ -343,6 +343,11 @@ def noticed(cfg: dict[str, Any]) -> list[str]:
 def trained_rank(rank: int, cfg: dict[str, Any], mode: str = "train") -> dict[str, Any]:
     """The same on one rank of several."""
     return trained(cfg, mode)
+
+
+def run(ranks: int, cfg: dict[str, Any]) -> dict[str, Any]:
+    """A training in processes of its own; what rank 0 says."""
+    return run_alone(trained, cfg) if ranks == 1 else run_ranks(ranks, trained_rank, cfg)[0]
 
 
 def several(rank: int, cfgs: list[dict[str, Any]]) -> list[dict[str, Any]]:
