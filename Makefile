@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 JOBS ?= 2
 
-.PHONY: demo test test-launchers lint types core mutants nightly fuzz bench clean
+.PHONY: demo test test-launchers lint types core mutants nightly fuzz torture bench clean
 
 # Digits on two DDP ranks: the plan, the run, and the comparison of the two. Interrupt it and run it again.
 demo: $(INSTALLED)
@@ -47,6 +47,12 @@ nightly: $(INSTALLED) .venv-mmengine/.installed
 fuzz: $(INSTALLED)
 	$(BIN)/python -m tests.fuzz --inputs 1000000 --state .fuzz.json
 
+# What checkpoints must survive: kills, cut power, full disks, every move between strategies. PORTION=0.01 for a look;
+# interrupted, it goes on, and what passed is done again only when the sources change.
+PORTION ?= 1
+torture: $(INSTALLED)
+	$(BIN)/python -m pytest tests/torture -n $(JOBS) --dist worksteal --timeout=3600 --portion=$(PORTION) --state=.torture
+
 # Every mutant of the core against its tests, hours on one core; interrupted, it goes on. docs/mutants.md has the sum.
 mutants: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[mutation]'
@@ -67,4 +73,4 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-mmengine work_dirs build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .fuzz.json mutants
+	rm -rf .venv .venv-mmengine work_dirs build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .fuzz.json .torture mutants
