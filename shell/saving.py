@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from flexcore.plan_files import trajectory
+from shell import fitting
 from shell.checkpoints import DamagedCheckpoint, Loaded, RemoveFailed, SaveFailed, Store
 from shell.environment import reseed
 from shell.hooks.ema import EMAHook, saved_averages
@@ -206,13 +207,21 @@ def load_weights(run: Run, loaded: Loaded) -> None:
     _load_averages(run, loaded)
 
 
-def put_weights(run: Run, tensors: dict[str, torch.Tensor], path: str) -> None:
-    """The tensors of a checkpoint or a file into the model; CheckpointRefused if names or shapes are not the model's."""
-    try:
-        run.strategy.load_state(tensors)
-    except RuntimeError as error:  # load_state_dict's own word for it, a line for each
-        reasons = "; ".join(line.strip().rstrip(".") for line in str(error).splitlines()[1:])
-        raise CheckpointRefused(f"{path} does not fit the model: {reasons}.") from error
+def put_weights(run: Run, tensors: Mapping[str, torch.Tensor], path: str, *, strict: bool = True) -> None:
+    """The tensors of a checkpoint or a file into the model.
+
+    strict: False: what does not fit is told and left out, unless that is all there is.
+
+    Raises:
+        CheckpointRefused: names or shapes are not the model's; nothing has been changed, on any rank.
+    """
+    found = fitting.fit(run.strategy.whole_shapes(), fitting.shapes(tensors))
+    if found.rows and (strict or not found.fitting):
+        raise CheckpointRefused(f"{path} does not fit the model: {found}")
+    if found.rows:
+        run.logger.warning("%s fits the model in part, and what does not fit is left out: %s", path, found)
+    odd = {row.name for row in found.rows}
+    run.strategy.load_state({name: tensor for name, tensor in tensors.items() if name not in odd})
 
 
 def _load_averages(run: Run, loaded: Loaded) -> None:

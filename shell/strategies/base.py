@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from flexcore.config import ClipGrad
+from shell.fitting import Shapes, shapes
 from shell.optimizer_states import optimizer_state, restore_optimizer
 
 Named = Iterable[tuple[str, nn.Parameter]]
@@ -53,8 +54,11 @@ class Strategy(Protocol):
     def save_state(self) -> Mapping[str, torch.Tensor]:
         """Parameters and buffers by name, whole on rank 0; every rank must call it if the strategy shards."""
 
-    def load_state(self, state: Mapping[str, torch.Tensor], *, strict: bool = True) -> None:
-        """Copy parameters and buffers in by name, of whole tensors."""
+    def whole_shapes(self) -> Shapes:
+        """The names `load_state` takes, with the shapes of whole tensors."""
+
+    def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Copy parameters and buffers in by name, of whole tensors, which fit; others stay as they are."""
 
     def save_optimizer(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         """`optimizer_states.optimizer_state`'s tree, its tensors whole on rank 0; every rank as above."""
@@ -92,8 +96,11 @@ class Replicated:
     def save_state(self) -> Mapping[str, torch.Tensor]:
         return self.model.state_dict()
 
-    def load_state(self, state: Mapping[str, torch.Tensor], *, strict: bool = True) -> None:
-        self.model.load_state_dict(state, strict=strict)
+    def whole_shapes(self) -> Shapes:
+        return shapes(self.model.state_dict(keep_vars=True))
+
+    def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
+        self.model.load_state_dict(state, strict=False)
 
     def save_optimizer(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         return optimizer_state(optimizer, trainable(self.model))

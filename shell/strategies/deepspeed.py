@@ -16,6 +16,7 @@ from torch import nn
 
 from flexcore.config import ClipGrad
 from flexcore.strategies import DeepSpeed
+from shell.fitting import Shapes, shapes
 from shell.optimizer_states import check_groups, check_shapes, optimizer_state, restore_optimizer
 from shell.processes import exported
 from shell.strategies import zero_shares
@@ -99,9 +100,12 @@ class DeepSpeedStrategy:
         frozen = self.settings.exclude_frozen_parameters
         return zero_shares.whole_state(self.model, self._shares(), without_frozen=frozen)
 
-    def load_state(self, state: Mapping[str, torch.Tensor], *, strict: bool = True) -> None:
+    def whole_shapes(self) -> Shapes:
         frozen = self.settings.exclude_frozen_parameters
-        zero_shares.load_state(self.model, self._shares(), state, strict=strict, without_frozen=frozen)
+        return shapes(dict(zero_shares.saved(self.model, without_frozen=frozen)))
+
+    def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
+        zero_shares.load_state(self.model, self._shares(), state)
 
     def save_optimizer(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         if not self.stage:

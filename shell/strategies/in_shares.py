@@ -13,6 +13,7 @@ from torch.distributed.tensor import DTensor
 from flexcore.config import ClipGrad
 from flexcore.tensor_parallel import STYLES, TensorLayout
 from shell import sharded
+from shell.fitting import Shapes, shapes
 from shell.optimizer_states import optimizer_state, restore_optimizer
 from shell.strategies.base import trainable
 from shell.strategies.cutting import Parts
@@ -99,13 +100,13 @@ class InShares:
         state: Mapping[str, torch.Tensor] = self.whole(dict(self.model.state_dict()))
         return state
 
-    def load_state(self, state: Mapping[str, torch.Tensor], *, strict: bool = True) -> None:
+    def whole_shapes(self) -> Shapes:
+        return shapes(self.model.state_dict(keep_vars=True))
+
+    def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
         here = self.model.state_dict()
-        own = {
-            name: sharded.placed(self._laid(name, value), here[name]) if name in here else value
-            for name, value in state.items()
-        }
-        self.model.load_state_dict(own, strict=strict)
+        own = {name: sharded.placed(self._laid(name, value), here[name]) for name, value in state.items()}
+        self.model.load_state_dict(own, strict=False)
 
     def _laid(self, name: str | None, value: torch.Tensor) -> torch.Tensor:
         return value if self.parts is None or name is None else self.parts.laid(name, value)

@@ -153,14 +153,14 @@ def whole_state(model: nn.Module, held: Iterable[Share], *, without_frozen: bool
     by_id = {id(share.parameter): share for share in held}
     found: dict[str, torch.Tensor] = {}
     done: dict[int, torch.Tensor] = {}
-    for name, value in _saved(model, without_frozen=without_frozen):
+    for name, value in saved(model, without_frozen=without_frozen):
         if id(value) not in done:
             done[id(value)] = _whole(value, by_id.get(id(value)))
         found[name] = done[id(value)]
     return found
 
 
-def _saved(model: nn.Module, *, without_frozen: bool) -> Iterator[tuple[str, torch.Tensor]]:
+def saved(model: nn.Module, *, without_frozen: bool) -> Iterator[tuple[str, torch.Tensor]]:
     """What a checkpoint holds of a model: its state_dict, perhaps without the parameters that do not train."""
     for name, value in model.state_dict(keep_vars=True).items():
         if not (without_frozen and isinstance(value, nn.Parameter) and not value.requires_grad):
@@ -179,23 +179,10 @@ def _whole(value: torch.Tensor, share: Share | None) -> torch.Tensor:
 
 
 @torch.no_grad()
-def load_state(
-    model: nn.Module,
-    held: Iterable[Share],
-    state: Mapping[str, torch.Tensor],
-    *,
-    strict: bool,
-    without_frozen: bool,
-) -> None:
-    """Put whole tensors back: into the model, and into the full-precision shares the optimizer steps.
-
-    Raises:
-        RuntimeError: other names or shapes, in load_state_dict's words; nothing has been changed.
-    """
+def load_state(model: nn.Module, held: Iterable[Share], state: Mapping[str, torch.Tensor]) -> None:
+    """Put whole tensors that fit back: into the model, and into the full-precision shares the optimizer steps."""
     by_id = {id(share.parameter): share for share in held}
-    own = dict(_saved(model, without_frozen=without_frozen))
-    _check_names(own, state, strict=strict)
-    for name, value in own.items():
+    for name, value in model.state_dict(keep_vars=True).items():
         if name not in state:
             continue
         _fill(value, state[name])
@@ -213,20 +200,3 @@ def _fill(value: torch.Tensor, whole: torch.Tensor) -> None:
     with deepspeed.zero.GatheredParameters([value], modifier_rank=0):
         if dist.get_rank() == 0:
             value.copy_(whole)
-
-
-def _check_names(own: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor], *, strict: bool) -> None:
-    lines = []
-    for what, odd in (("Missing", own.keys() - state.keys()), ("Unexpected", state.keys() - own.keys())):
-        if odd and strict:
-            names = ", ".join(f'"{name}"' for name in sorted(odd))
-            lines.append(f"{what} key(s) in state_dict: {names}.")
-    for name, value in own.items():
-        shape = torch.Size(getattr(value, "ds_shape", value.shape))
-        if name in state and state[name].shape != shape:
-            lines.append(
-                f"size mismatch for {name}: copying a param with shape {state[name].shape} from checkpoint, the "
-                f"shape in current model is {shape}."
-            )
-    if lines:
-        raise RuntimeError("\n\t".join(["Error(s) in loading state_dict:", *lines]))

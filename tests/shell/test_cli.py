@@ -435,9 +435,10 @@ def test_weights_that_do_not_fit_are_4(here, command):
     assert (code, err) == (
         4,
         (
-            "flexcore: wd/smoke/checkpoints/epoch_1 does not fit the model: size mismatch for weight: copying a param with "
-            "shape torch.Size([2, 3]) from checkpoint, the shape in current model is torch.Size([4, 3]); size mismatch for "
-            "bias: copying a param with shape torch.Size([2]) from checkpoint, the shape in current model is torch.Size([4]).\n"
+            "flexcore: wd/smoke/checkpoints/epoch_1 does not fit the model: "
+            "0 of the model's 2 names fit (2 there): 2 of another shape\n"
+            "  shape  weight  [2, 3] there  [4, 3] here\n"
+            "  shape  bias    [2] there     [4] here\n"
         ),
     )
 
