@@ -87,7 +87,8 @@ def fit(here: Shapes, there: Shapes) -> Fit:
 
 
 def _alike(here: Shape, there: Shape) -> bool:
-    return here is None or here == there
+    """Torch before 0.4 wrote what has no dimension with one, of one element; torch takes that still."""
+    return here is None or here == there or (here, there) == ((), (1,))
 
 
 def _near(missing: list[str], unexpected: list[str], here: Shapes, there: Shapes) -> dict[str, str]:

@@ -215,13 +215,20 @@ def put_weights(run: Run, tensors: Mapping[str, torch.Tensor], path: str, *, str
     Raises:
         CheckpointRefused: names or shapes are not the model's; nothing has been changed, on any rank.
     """
-    found = fitting.fit(run.strategy.whole_shapes(), fitting.shapes(tensors))
+    here = run.strategy.whole_shapes()
+    found = fitting.fit(here, fitting.shapes(tensors))
     if found.rows and (strict or not found.fitting):
         raise CheckpointRefused(f"{path} does not fit the model: {found}")
     if found.rows:
         run.logger.warning("%s fits the model in part, and what does not fit is left out: %s", path, found)
     odd = {row.name for row in found.rows}
-    run.strategy.load_state({name: tensor for name, tensor in tensors.items() if name not in odd})
+    run.strategy.load_state(
+        {
+            name: tensor.reshape(()) if here[name] == () else tensor
+            for name, tensor in tensors.items()
+            if name not in odd
+        }
+    )
 
 
 def _load_averages(run: Run, loaded: Loaded) -> None:
