@@ -2,13 +2,15 @@
 
 Saving: write a temporary sibling, hash and fsync each file, the manifest last; move a checkpoint of the same
 name aside; rename; fsync the root; delete the one before. Whatever the moment of a kill, `manifests.scan`
-finds the old one or the new one whole. One writer at a time: hold `locking.work_dir_lock`.
+finds the old one or the new one whole. One writer at a time: hold `locking.work_dir_lock`; right before each rename
+its claim is asked whether it is still the last one. A run that lost it between the two finds its temporary gone:
+the next one sweeps, by rename, before it looks at what stands.
 """
 
 import contextlib
 import os
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, TypeAlias
 
 import attrs
@@ -16,6 +18,7 @@ import safetensors
 import torch
 
 from shell import manifests
+from shell.locking import Claim
 from shell.manifests import Manifest, Path
 from shell.state_tensors import Unsavable, check_json, check_tensor
 from shell.tensor_files import chunks, delete, make_directory, read_file, write_file
@@ -101,10 +104,12 @@ class Loaded:
 class Store:
     """The checkpoints under one root, written by one run."""
 
-    def __init__(self, root: pathlib.Path, run_id: str) -> None:
+    def __init__(self, root: pathlib.Path, run_id: str, claims: Sequence[Claim] = ()) -> None:
+        """claims: without any nobody else may write there."""
         manifests.check_name("Run", run_id)
         self._root = pathlib.Path(root)
         self._run_id = run_id
+        self._claims = claims
         self._writing: set[str] = set()
 
     def save(self, name: str, tensors: Tensors, fields: Mapping[str, JSON]) -> pathlib.Path:
@@ -112,7 +117,7 @@ class Store:
 
         Raises:
             BadName, Unsavable: before anything is written.
-            SaveFailed: the checkpoints there before are intact.
+            SaveFailed: the checkpoints there before are intact. WorkDirLost: so they are, and another run's now.
 
         """
         check_savable(name, tensors, fields)
@@ -141,6 +146,7 @@ class Store:
 
     def _commit(self, temporary: pathlib.Path, name: str) -> pathlib.Path:
         final = self._root / name
+        self._check_claims()
         aside = self._make_way(final)
         try:
             temporary.rename(final)
@@ -152,6 +158,10 @@ class Store:
         with contextlib.suppress(OSError):  # what is left is swept at the next start
             self._discard_previous(name)
         return final
+
+    def _check_claims(self) -> None:
+        for claim in self._claims:
+            claim.check()
 
     def _make_way(self, final: pathlib.Path) -> pathlib.Path | None:
         """Move what has the name to a sibling that `scan` still takes for it; older siblings go only if this is whole."""
@@ -178,7 +188,7 @@ class Store:
         """Replace the fields of a standing checkpoint by one rename; its tensors stay as they are.
 
         Raises:
-            SaveFailed: it is as it was.
+            SaveFailed: it is as it was. WorkDirLost: so it is, and another run's now.
 
         """
         path = self._root / name
@@ -191,10 +201,13 @@ class Store:
             check_json("fields", dict(fields))
             delete(temporary)
             write_file(temporary, [manifests.seal(name, found.files, fields)])
+            self._check_claims()
             temporary.rename(path / manifests.MANIFEST)
             manifests.sync_directory(path)
         except OSError as error:
             raise SaveFailed(name, _told(error)) from error
+        finally:
+            delete(temporary)
 
     def holds(self, name: str, stem: str, tensors: Mapping[str, torch.Tensor]) -> bool:
         """Whether the checkpoint `name` has exactly these tensors under `stem`; none at all is as good as no file."""
@@ -214,7 +227,7 @@ class Store:
         takes it, as a PyTorch file. "meta" among `stems`: where the checkpoint stands, in the file's header.
 
         Raises:
-            DamagedCheckpoint, OSError: nothing was written.
+            DamagedCheckpoint, OSError, WorkDirLost: nothing was written.
         """
         loaded = self.load(self._root / name)
         tensors = {
@@ -227,6 +240,7 @@ class Store:
         try:
             record = write_file(temporary, chunks(tensors, {"format": "pt", **told}))
             final = self._root / f"{name}-{record.sha256[:8]}{manifests.SUFFIX}"
+            self._check_claims()
             temporary.rename(final)
         finally:
             delete(temporary)
@@ -238,9 +252,14 @@ class Store:
         return Loaded(whole(path))
 
     def remove(self, name: str) -> None:
-        """Delete the checkpoint `name` if there is one; RemoveFailed leaves it whole."""
+        """Delete the checkpoint `name` if there is one.
+
+        Raises:
+            RemoveFailed: it is whole. WorkDirLost: it is, and another run's now.
+        """
         manifests.check_name("Checkpoint", name)
         try:
+            self._check_claims()
             if self._root.is_dir():
                 self._discard_previous(name)
             if os.path.lexists(self._root / name):
@@ -266,8 +285,14 @@ class Store:
             if owner and isinstance(manifests.read(self._root / owner), Manifest):
                 self._discard(path)
             if entry.startswith(manifests.TEMPORARY) and entry not in self._writing:
-                delete(path)
+                self._clear(path)
         return entry.startswith(".") and not self._has(entry)
+
+    def _clear(self, path: pathlib.Path) -> None:
+        """Delete a temporary that a run may still be about to commit: after one rename it cannot, not even half of it."""
+        hidden = manifests.first_free(self._root, f"{manifests.TEMPORARY}swept-")
+        path.rename(hidden)
+        delete(hidden)
 
     def _has(self, entry: str) -> bool:
         return os.path.lexists(self._root / entry)

@@ -12,12 +12,12 @@ from flexcore.problems import ConfigError
 from flexcore.run_plan import LoadWeights, Mode, Plan, Resume
 from shell import probe, processes, settling, weights
 from shell.assembling import Built, assemble, build
-from shell.checkpoints import DamagedCheckpoint, Loaded, Store
+from shell.checkpoints import DamagedCheckpoint, Loaded, RemoveFailed, Store
 from shell.environment import device_of, prepared, settle
 from shell.evaluating import evaluate
 from shell.events import Recorder
 from shell.feeding import passes
-from shell.locking import work_dir_lock
+from shell.locking import Claim, WorkDirLost, work_dir_lock
 from shell.loggers.console import Console
 from shell.loggers.sinks import Sinks
 from shell.loops import Stopper, train
@@ -60,7 +60,7 @@ def execute(
 
     Raises:
         ConfigError: components that cannot be built, or problems only the built objects show.
-        StalePlan: a fact the plan rests on does not hold. WorkDirLocked: another run has the work_dir.
+        StalePlan: a fact the plan rests on does not hold. WorkDirLocked: another run has the work_dir, or took it over.
         CheckpointRefused: the checkpoint the config names is damaged or missing.
     """
     # _leaves: the caller ends the process through processes.leave, so the group is left standing.
@@ -77,7 +77,7 @@ def execute(
         built = build(plan, supplied, group, device)
         settle(plan)
         plan = settling.settled(plan, built.facts, group)
-        plan = stack.enter_context(_claimed(plan, group))
+        plan, store = stack.enter_context(_claimed(plan, group))
         with _recorded(plan, group.rank.rank) as (recorder, console):
             opaque = plan.timeline is not None and plan.timeline.opaque
             started = (LoopRun if opaque else Run)(plan, group, device, console.logger, recorder)
@@ -85,23 +85,25 @@ def execute(
                 _before_start(plan)
             # Alone in someone's notebook a run is not ended by force; they see that it stands still.
             with watched(started) if _leaves or started.world_size > 1 else nullcontext():
-                return _conducted(started, built, console, signals)
+                return _conducted(started, built, console, signals, store)
 
 
 @contextmanager
-def _claimed(plan: Plan, group: processes.Group) -> Iterator[Plan]:
+def _claimed(plan: Plan, group: processes.Group) -> Iterator[tuple[Plan, Store]]:
     """Hold the work_dir, and where checkpoints go if that is elsewhere; with it held, sweep leftovers and settle where to start from whole checkpoints only."""
     with ExitStack() as stack:
-        failure = None
+        claims: list[Claim] = []
+        run_id, failure = plan.names.run_id or "run", None
+        store = Store(pathlib.Path(plan.names.checkpoint_dir), run_id, claims)
         if group.rank.rank == 0:
             try:
-                for place in filter(None, (plan.names.work_dir, plan.names.out_dir)):
-                    stack.enter_context(work_dir_lock(place, plan.names.run_id or "run"))
-                Store(pathlib.Path(plan.names.checkpoint_dir), plan.names.run_id or "run").sweep()
+                places = filter(None, (plan.names.work_dir, plan.names.out_dir))
+                claims.extend(stack.enter_context(work_dir_lock(place, run_id)) for place in places)
+                store.sweep()
             except Exception as error:
                 failure = error
         settling.raise_together(group, failure)
-        yield settling.started(plan, group)
+        yield settling.started(plan, group), store
 
 
 @contextmanager
@@ -116,10 +118,9 @@ def _recorded(plan: Plan, rank: int) -> Iterator[tuple[Recorder, Console]]:
         yield recorder, console
 
 
-def _conducted(run: Run, built: Built, console: Console, signals: StopSignals) -> RunResult:
+def _conducted(run: Run, built: Built, console: Console, signals: StopSignals, store: Store) -> RunResult:
     """Assemble, start from where the plan says, do what its mode says, and tell how it ended."""
     plan = run.plan
-    store = Store(pathlib.Path(plan.names.checkpoint_dir), plan.names.run_id or "run")
     sinks = assemble(run, built, console, CheckpointWriter(store if run.rank == 0 else None))
     ended = None
     try:
@@ -204,11 +205,18 @@ def _resume(run: Run, store: Store, loaded: Loaded) -> None:
     if run.rank == 0:
         for name in fields.get("retire", ()):
             if pathlib.Path(run.plan.names.checkpoint_dir, name).exists():
-                store.remove(name)
+                _retire(run, store, name)
     run.logger.info("resumed %s at iteration %d", loaded.manifest.path, run.completed)
     for notice in run.plan.notices:
         if notice.code == "FC011":
             run.logger.warning("%s", notice)
+
+
+def _retire(run: Run, store: Store, name: str) -> None:
+    try:
+        store.remove(name)
+    except (RemoveFailed, WorkDirLost) as error:
+        run.logger.warning("%s", error)
 
 
 def _loaded(store: Store, path: str) -> Loaded:

@@ -12,9 +12,11 @@ from shell import fitting
 from shell.checkpoints import DamagedCheckpoint, Loaded, RemoveFailed, SaveFailed, Store
 from shell.environment import reseed
 from shell.hooks.ema import EMAHook, saved_averages
+from shell.locking import WorkDirLost
 from shell.optimizer_states import restore_rng, rng_state
 from shell.results import CheckpointRefused
 from shell.run import Run
+from shell.settling import raise_together
 from shell.state_tensors import StateMismatch, join, split
 
 
@@ -31,6 +33,9 @@ class CheckpointWriter:
         """Whether the checkpoint stands, on every rank alike.
 
         planned: by the plan, not by a signal or a hook's wish. waited: seconds without one, if that is why.
+
+        Raises:
+            WorkDirLost: another run has the work_dir now. PeerFailed: so rank 0 found.
         """
         run.stages.call(
             "before_save_checkpoint",
@@ -44,7 +49,7 @@ class CheckpointWriter:
             ]
         )
         own = [told for rank, told in enumerate(own) if run.plan.leads(rank)]
-        saved = True
+        saved, lost = True, None
         if self.store is not None or run.strategy.shards:
             tensors, state = gathered(run, own)
         if self.store is not None:
@@ -61,6 +66,9 @@ class CheckpointWriter:
                 saved = False
                 run.logger.error("%s", error)
                 run.recorder.event("save_failed", name=name, iter=done, reason=str(error))
+            except WorkDirLost as error:
+                lost = error
+        raise_together(run.group, lost)
         if run.world_size > 1:
             saved = bool(run.group.broadcast(saved))
         run.save_failed = run.save_failed or not saved
@@ -77,7 +85,7 @@ class CheckpointWriter:
             path = self.store.publish(name, stems)
             run.recorder.event("publish", name=name, file=path.name)
             run.logger.info("published %s", path)
-        except (SaveFailed, DamagedCheckpoint, OSError) as error:
+        except (SaveFailed, DamagedCheckpoint, WorkDirLost, OSError) as error:
             run.save_failed = True
             run.logger.error("%s", error)
 
@@ -96,7 +104,7 @@ class CheckpointWriter:
                 name,
                 lambda fields: {**fields, "validated": True, "state": {**fields["state"], "hooks": hooks}},
             )
-        except SaveFailed as error:
+        except (SaveFailed, WorkDirLost) as error:
             run.logger.warning("%s", error)
 
     def remove(self, run: Run, names: list[str]) -> None:
@@ -105,8 +113,9 @@ class CheckpointWriter:
         for name in names:
             try:
                 self.store.remove(name)
-            except RemoveFailed as error:
+            except (RemoveFailed, WorkDirLost) as error:  # which the next save ends the run with
                 run.logger.warning("%s", error)
+                continue
             kept = [path for path in run.checkpoints if not path.endswith(f"/{name}")]
             run.checkpoints[:] = kept
             run.recorder.event("remove", name=name)

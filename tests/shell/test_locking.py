@@ -11,7 +11,8 @@ import time
 
 import pytest
 
-from shell.locking import Holder, LockUnavailable, WorkDirLocked, work_dir_lock
+from shell.holders import Holder
+from shell.locking import LockUnavailable, WorkDirLocked, work_dir_lock
 
 
 @contextlib.contextmanager
@@ -64,7 +65,8 @@ def test_the_second_live_run_is_refused_and_told_who_holds_it(tmp_path):
 
 
 def test_one_process_cannot_hold_it_twice_and_frees_it_on_any_exit(tmp_path):
-    with pytest.raises(ZeroDivisionError), work_dir_lock(tmp_path / "new" / "dir", "a") as path:
+    with pytest.raises(ZeroDivisionError), work_dir_lock(tmp_path / "new" / "dir", "a") as claim:
+        path = claim.path
         assert json.loads(path.read_text())["run_id"] == "a"
         assert not is_free(path.parent)
         raise ZeroDivisionError
@@ -74,14 +76,14 @@ def test_one_process_cannot_hold_it_twice_and_frees_it_on_any_exit(tmp_path):
 
 def test_a_shorter_note_leaves_nothing_of_the_longer_one_before(tmp_path):
     for run_id in ("a" * 500, "b"):
-        with work_dir_lock(tmp_path, run_id) as path:
-            assert json.loads(path.read_text())["run_id"] == run_id
+        with work_dir_lock(tmp_path, run_id) as claim:
+            assert json.loads(claim.path.read_text())["run_id"] == run_id
 
 
 @pytest.mark.parametrize("note", [b"", b"{", b"[1]", b'{"run_id": 3}', b"\xff"])
 def test_a_note_that_tells_nothing_still_refuses(tmp_path, note):
-    with work_dir_lock(tmp_path, "a") as path:
-        path.write_bytes(note)
+    with work_dir_lock(tmp_path, "a") as claim:
+        claim.path.write_bytes(note)
         with pytest.raises(WorkDirLocked, match="held by a run that has not said its name yet; ") as caught:
             work_dir_lock(tmp_path, "b").__enter__()
         assert caught.value.holder == Holder()

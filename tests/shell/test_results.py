@@ -6,7 +6,8 @@ import flexcore
 from flexcore.problems import ConfigError
 from shell import results, settling
 from shell.building import BuildError
-from shell.locking import Holder, LockUnavailable, WorkDirLocked
+from shell.holders import Holder
+from shell.locking import LockUnavailable, WorkDirLocked
 from shell.ranks import LauncherError
 
 PLAN = flexcore.plan(

@@ -386,6 +386,20 @@ def exits_rank(rank: int, cfg: dict[str, Any]) -> None:
     exits(cfg)
 
 
+def ends(cfg: dict[str, Any]) -> None:
+    """The same, also with the code of what ends a run otherwise."""
+    from shell.settling import code_of
+
+    try:
+        exits(cfg)
+    except Exception as error:
+        raise SystemExit(code_of(error)) from error
+
+
+def ends_rank(rank: int, cfg: dict[str, Any]) -> None:
+    ends(cfg)
+
+
 def supplied(cfg: dict[str, Any], loader: dict[str, Any], n: int = 34) -> dict[str, Any]:
     """Run the config with a DataLoader of the user's own: drawn orders, noise and workers as `loader` says."""
     from flexcore import Supplied
