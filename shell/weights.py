@@ -2,15 +2,17 @@
 
 import json
 import pathlib
-import pickle
-import zipfile
 from collections.abc import Mapping
 from typing import Any
 
 import safetensors
 import torch
 
+from flexcore.problems import shown
+from shell import inert, torch_files
+from shell.inert import NotInert
 from shell.manifests import MANIFEST, name_problem
+from shell.mapped import Mapped
 from shell.results import CheckpointRefused
 from shell.tensor_files import read_file, unescaped
 
@@ -22,6 +24,8 @@ MAX_INDEX_BYTES = 2**28
 NESTED = ("state_dict", "model")
 """Keys under which training checkpoints of others keep the weights."""
 
+REMEDY = "Name a checkpoint, .safetensors or a state_dict."
+QUOTES = "\"'"
 WRAPPED = "module."
 """How DataParallel and its kin begin every name."""
 
@@ -101,38 +105,55 @@ def read(path: str) -> dict[str, torch.Tensor]:
         }
     try:
         found = read_file(file) if file.suffix == SUFFIX else _torch_file(file)
-    except pickle.UnpicklingError as error:
-        raise CheckpointRefused(
-            f"{path} holds more than weights, and reading that could execute it: nothing was loaded. "
-            'Save its "state_dict" alone, as .safetensors.'
-        ) from error
-    except Exception as error:  # torch.load raises whatever a damaged file leads it into
+    except NotInert as error:
+        raise CheckpointRefused(f"{path} {error}. {REMEDY}") from error
+    except (OSError, safetensors.SafetensorError, ValueError) as error:
         raise _unreadable(path, error) from error
-    return _named(path, found)
+    return unwrapped(found)
 
 
-def _torch_file(file: pathlib.Path) -> Any:
-    return torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+def unwrapped(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what DataParallel and its kin put before every name."""
+    cut = len(WRAPPED) if all(name.startswith(WRAPPED) for name in tensors) else 0
+    return {name[cut:]: tensor for name, tensor in tensors.items()}
 
 
-def _named(path: str, found: Any) -> dict[str, torch.Tensor]:
-    nested = [
-        found[key] for key in NESTED if isinstance(found, Mapping) and isinstance(found.get(key), Mapping)
-    ]
-    state = nested[0] if nested else found
-    if not isinstance(state, Mapping) or not all(isinstance(one, torch.Tensor) for one in state.values()):
-        what = (
-            f"a mapping with {', '.join(map(str, list(state)[:5]))}"
-            if isinstance(state, Mapping)
-            else "no mapping"
+def _torch_file(file: pathlib.Path) -> dict[str, torch.Tensor]:
+    """The weights in PyTorch's own file, as views of it."""
+    opened = torch_files.read(file)
+    damage = opened.damaged()
+    if damage:
+        raise NotInert(damage)
+    return {name: Mapped(opened).tensor(view) for name, view in named(str(file), opened.tree).items()}
+
+
+def named(path: str, tree: Any) -> dict[str, inert.Tensor]:
+    """The views of a file's weights by parameter name.
+
+    Raises:
+        CheckpointRefused: it holds something else.
+    """
+    nested = [tree[key] for key in NESTED if isinstance(tree, Mapping) and isinstance(tree.get(key), Mapping)]
+    state = nested[0] if nested else tree
+    if (
+        not isinstance(state, Mapping)
+        or not state
+        or not all(isinstance(one, inert.Tensor) for one in state.values())
+    ):
+        raise CheckpointRefused(
+            f"{path} holds {_described(state)}, not tensors by name. Save the model's state_dict."
         )
-        raise CheckpointRefused(f"{path} holds {what}, not tensors by name. Save the model's state_dict.")
-    cut = len(WRAPPED) if all(str(name).startswith(WRAPPED) for name in state) else 0
-    return {str(name)[cut:]: tensor for name, tensor in state.items()}
+    return {str(name): tensor for name, tensor in state.items()}
+
+
+def _described(state: Any) -> str:
+    if isinstance(state, Mapping) and state:
+        return f"a mapping with {', '.join(shown(key, 40).strip(QUOTES) for key in list(state)[:5])}"
+    if isinstance(state, inert.Made) and isinstance(state.of, inert.Named):
+        return f"a {shown(state.of.path).strip(QUOTES)}"
+    return f"a {type(state).__name__}"
 
 
 def _unreadable(path: str, error: Exception) -> CheckpointRefused:
     reason = (str(error).splitlines() or [""])[0]
-    return CheckpointRefused(
-        f"{path} is no file of weights: {type(error).__name__}: {reason}. Name a checkpoint, .safetensors or a state_dict."
-    )
+    return CheckpointRefused(f"{path} is no file of weights: {type(error).__name__}: {reason}. {REMEDY}")

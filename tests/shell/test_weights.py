@@ -45,33 +45,43 @@ class Harmful:
         return os.mkdir, (f"{os.environ['HARM']}/executed",)
 
 
-def test_a_file_that_could_execute_is_refused_and_did_not(tmp_path, monkeypatch):
+def test_what_a_file_would_execute_is_not_even_looked_for(tmp_path, monkeypatch):
     monkeypatch.setenv("HARM", str(tmp_path))
     file = tmp_path / "net.pth"
     torch.save({"state_dict": STATE, "hub": Harmful()}, file)
-    with pytest.raises(CheckpointRefused) as caught:
-        weights.check(str(file))
-    assert str(caught.value) == (
-        f"{file} holds more than weights, and reading that could execute it: nothing was loaded. "
-        'Save its "state_dict" alone, as .safetensors.'
-    )
+    weights.check(str(file))
+    assert weights.read(str(file)).keys() == STATE.keys()
     file.write_bytes(pickle.dumps(Harmful()))
-    with pytest.raises(CheckpointRefused):
+    with pytest.raises(CheckpointRefused) as caught:
         weights.read(str(file))
+    assert str(caught.value) == (
+        f"{file} is a pickle, and not one of torch's. Name a checkpoint, .safetensors or a state_dict."
+    )
     assert not (tmp_path / "executed").exists()
+
+
+def refusal(path):
+    with pytest.raises(CheckpointRefused) as caught:
+        weights.check(str(path))
+    return str(caught.value).removeprefix(f"{path} ")
 
 
 def test_what_is_no_file_of_weights_is_refused(tmp_path):
     for name in ("x.safetensors", "x.pth"):
         (tmp_path / name).write_bytes(b"nothing of the kind" * 9)
-        with pytest.raises(CheckpointRefused, match=r"is no file of weights|holds more than weights"):
-            weights.check(str(tmp_path / name))
-    torch.save({"epoch": 3, "meta": 1}, tmp_path / "y.pth")
-    with pytest.raises(CheckpointRefused) as caught:
-        weights.check(str(tmp_path / "y.pth"))
-    assert str(caught.value) == (
-        f"{tmp_path / 'y.pth'} holds a mapping with epoch, meta, not tensors by name. Save the model's state_dict."
-    )
+    remedy = "Name a checkpoint, .safetensors or a state_dict."
+    assert refusal(tmp_path / "x.pth") == f"is neither an archive nor a pickle. {remedy}"
+    assert refusal(tmp_path / "x.safetensors").startswith("is no file of weights: SafetensorError: ")
+    for made, told in (
+        ({"epoch": 3, "meta": 1}, "a mapping with epoch, meta"),
+        (torch.nn.Linear(1, 1), "a torch.nn.modules.linear.Linear"),
+        ([1], "a list"),
+        ({}, "a dict"),
+    ):
+        torch.save(made, tmp_path / "y.pth")
+        assert (
+            refusal(tmp_path / "y.pth") == f"holds {told}, not tensors by name. Save the model's state_dict."
+        )
 
 
 def test_a_run_starts_from_a_published_file_and_evaluates_it(tmp_path):

@@ -1,0 +1,63 @@
+"""The tensors of a PyTorch file as views of the file itself: they take no memory until they are copied."""
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any, Final
+
+import torch
+
+from shell import inert
+from shell.inert import NotInert
+from shell.torch_files import TorchFile
+
+_STORAGES: Final[Mapping[str, torch.dtype]] = {
+    "DoubleStorage": torch.float64, "FloatStorage": torch.float32, "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16, "LongStorage": torch.int64, "IntStorage": torch.int32,
+    "ShortStorage": torch.int16, "CharStorage": torch.int8, "ByteStorage": torch.uint8, "BoolStorage": torch.bool,
+    "ComplexFloatStorage": torch.complex64, "ComplexDoubleStorage": torch.complex128, "UntypedStorage": torch.uint8,
+    "uint16": torch.uint16, "uint32": torch.uint32, "uint64": torch.uint64, "float8_e4m3fn": torch.float8_e4m3fn,
+    "float8_e5m2": torch.float8_e5m2,
+}  # fmt: skip
+
+
+class Mapped:
+    """A file in memory as the system pages it in; writing to a view changes neither the file nor another process."""
+
+    def __init__(self, file: TorchFile) -> None:
+        size = pathlib.Path(file.path).stat().st_size
+        self._extents = file.extents
+        self._bytes = torch.from_file(file.path, shared=False, size=size, dtype=torch.uint8)
+
+    def tensor(self, view: inert.Tensor) -> torch.Tensor:
+        """Raises NotInert if the file has no such bytes."""
+        kind, key, count = view.storage.kind, view.storage.key, view.storage.count
+        dtype = _STORAGES.get(kind)
+        if dtype is None:
+            raise NotInert(f"has tensors of {kind}, which is unknown")
+        begin, length = self._extents.get(key, (0, 0))
+        if length < count * dtype.itemsize:
+            raise NotInert(
+                f"has {length} bytes in storage {key!r}, and {count} elements of {kind} are asked for"
+            )
+        held = self._bytes[begin : begin + count * dtype.itemsize]
+        aligned = held if held.data_ptr() % dtype.itemsize == 0 else held.clone()
+        return _typed(aligned, dtype).as_strided(view.size, view.stride, _start(aligned, dtype) + view.offset)
+
+    def of(self, tree: Any) -> Any:
+        """A tree with its views as tensors; what is no dict, list or tuple stays as it is."""
+        if isinstance(tree, inert.Tensor):
+            return self.tensor(tree)
+        if isinstance(tree, dict):
+            return {key: self.of(item) for key, item in tree.items()}
+        if isinstance(tree, list | tuple):
+            return type(tree)(self.of(item) for item in tree)
+        return tree
+
+
+def _typed(held: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Bytes as another type; torch.Tensor.view wants their place in the file divisible, which says nothing of memory."""
+    return torch.empty(0, dtype=dtype).set_(held.untyped_storage())
+
+
+def _start(held: torch.Tensor, dtype: torch.dtype) -> int:
+    return held.storage_offset() // dtype.itemsize
