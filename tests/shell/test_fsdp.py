@@ -70,9 +70,6 @@ def test_shares_end_where_ddp_ends_to_the_bit(wrapper, tmp_path):
     assert found[0] == found[1]
 
 
-STOPPED = dict(type="tests.shell.toys:Wishes", stop=12)
-
-
 @pytest.mark.parametrize("nth", toys.sampled([3, 14], without=[1]))
 def test_a_killed_run_resumes_to_the_bit(nth, tmp_path):
     """Optimizer state, averages and random streams come back as shares."""
@@ -86,28 +83,6 @@ def test_a_killed_run_resumes_to_the_bit(nth, tmp_path):
     toys.run(2, cfg)
     assert toys.weights(tmp_path / "killed") == toys.weights(tmp_path / "whole")
     assert toys.differences(tmp_path / "killed") == []
-
-
-LAYOUTS = {"single": (1, None), "ddp": (2, dict(type="DDPStrategy")), "fsdp": (2, FSDP)}
-
-
-MOVES = [(here, there) for here in LAYOUTS for there in LAYOUTS if here != there and "fsdp" in (here, there)]
-
-
-@pytest.mark.parametrize(("here", "there"), MOVES)
-def test_a_checkpoint_goes_on_under_any_other_strategy(here, there, tmp_path):
-    """On the global clock: the same samples, LR and optimizer state, whoever holds which share."""
-    means = {"moved": [], "one": []}
-    for name, (first, second) in {"moved": (here, there), "one": ("single", "single")}.items():
-        for layout, hooks in ((first, [toys.LOSSES, STOPPED]), (second, [toys.LOSSES])):
-            ranks, strategy = LAYOUTS[layout]
-            cfg = config(tmp_path / name, global_batch_size=8, strategy=strategy, custom_hooks=hooks)
-            toys.run(ranks, cfg)
-            means[name] += toys.losses(tmp_path / name, ranks)
-            for file in (tmp_path / name).glob("losses.*"):
-                file.unlink()
-    assert len(means["one"]) == 15
-    assert means["moved"] == pytest.approx(means["one"], abs=1e-5)
 
 
 def test_weights_without_memory_are_filled_from_the_checkpoint(tmp_path):
