@@ -90,8 +90,11 @@ def write_file(path: pathlib.Path, parts: Iterable[bytes | memoryview]) -> FileR
 
 def read_file(path: pathlib.Path) -> dict[str, torch.Tensor]:
     """The tensors of a file by name, on the CPU, in memory of their own; OSError or SafetensorError if it cannot be read."""
-    with safetensors.safe_open(path, framework="pt", device="cpu") as file:
-        return {unescaped(key): file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
+    try:
+        with safetensors.safe_open(path, framework="pt", device="cpu") as file:
+            return {unescaped(key): file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
+    except RuntimeError as error:  # torch's word for a file that it cannot map
+        raise OSError(f"torch could not map it: {error}") from error
 
 
 def unescaped(key: str) -> str:
@@ -108,8 +111,8 @@ def make_directory(path: pathlib.Path) -> None:
 
 def delete(path: pathlib.Path) -> None:
     """Delete a file, link or tree if it is there; what cannot be deleted stays for the next sweep."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
             path.unlink(missing_ok=True)
