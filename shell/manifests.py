@@ -285,7 +285,7 @@ def seal(name: str, files: Iterable[FileRecord], fields: Mapping[str, Any]) -> b
 def set_aside(path: Path) -> pathlib.Path:
     """Rename a damaged checkpoint to the first free `<name>.damaged-<k>` beside it; returns the new path."""
     source = pathlib.Path(path)
-    target = first_free(source.parent, f"{source.name}.damaged-")
+    target = first_free(source.parent, f"{owner_of_previous(source.name) or source.name}.damaged-")
     source.rename(target)
     sync_directory(source.parent)
     return target

@@ -228,6 +228,8 @@ def started(plan: Plan, group: Group) -> Plan:
 
 
 def _verified(plan: Plan) -> Facts:
+    if plan.config.resume is True and plan.mode == "train" and not plan.smoke:
+        _leave_out(plan.names.checkpoint_dir)
     while True:
         facts = probe.checkpoints(plan.facts, plan.config, plan.names) if not plan.smoke else plan.facts
         plan = replanned(plan, facts)
@@ -243,9 +245,24 @@ def _verified(plan: Plan) -> Facts:
             plan.config.resume, str
         ):
             raise CheckpointRefused(f"{plan.start.path}: {'; '.join(reasons)}")
-        aside = manifests.set_aside(pathlib.Path(plan.start.path))
-        text = f"flexcore: {plan.start.path} is damaged ({'; '.join(reasons)}); set aside as {aside.name}, falling back"
-        print(text, file=sys.stderr, flush=True)
+        _set_aside(plan.start.path, "; ".join(reasons))
+
+
+def _leave_out(checkpoint_dir: str) -> None:
+    """Say which directories cannot be started from; a checkpoint that no longer is whole is not to be written over."""
+    for found in manifests.scan(checkpoint_dir).damaged:
+        path = pathlib.Path(found.path)
+        own = (path / manifests.MANIFEST).is_file() and isinstance(manifests.read(path), manifests.Damaged)
+        if own and not path.is_symlink():
+            _set_aside(found.path, found.reason)
+        else:
+            print(f"flexcore: {path}: {found.reason}; it is left out", file=sys.stderr, flush=True)
+
+
+def _set_aside(path: str, reason: str) -> None:
+    aside = manifests.set_aside(pathlib.Path(path))
+    text = f"flexcore: {path} is damaged ({reason}); set aside as {aside.name}, falling back"
+    print(text, file=sys.stderr, flush=True)
 
 
 def raise_together(group: Group, failure: Exception | None) -> None:
