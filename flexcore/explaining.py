@@ -106,6 +106,8 @@ def _keeping(plan: Plan) -> Iterator[str]:
         keep = plan.saving.max_keep
         yield row("keeps", "all" if keep == -1 else f"the newest {keep}",
                    *(f"and the best by {b.key or 'the first metric'} ({b.rule or 'rule by its name'})" for b in plan.saving.best))  # fmt: skip
+        if plan.saving.async_save:
+            yield row("", "each written while training goes on, from a copy in host memory")
         if plan.saving.weights_only:
             yield row("", "weights only: none of them can be resumed")
         if plan.saving.published:

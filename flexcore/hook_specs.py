@@ -95,6 +95,7 @@ class Checkpoint:
         published_keys: what of the best (else the last) checkpoint is written to one safetensors file at the end:
             "state_dict" (also "model"), "optimizer", "hooks"; "meta" puts where it stands into the file's header.
         out_dir: checkpoints go to out_dir/<last part of work_dir> instead of work_dir/checkpoints.
+        async_save: go on training while a checkpoint is written, from a copy in host memory; one at a time.
         file_client_args, backend_args: where checkpoints are kept; a local file system is all there is.
     """
 
@@ -116,6 +117,7 @@ class Checkpoint:
     save_param_scheduler: bool = True
     published_keys: str | tuple[str, ...] | None = None
     out_dir: str | None = None
+    async_save: bool = False
     file_client_args: Data | None = None
     backend_args: Data | None = None
     priority: int | str | None = None

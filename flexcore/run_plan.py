@@ -161,7 +161,7 @@ class Saving:
 
     weights_only: without the optimizer, so that none can be resumed. every_seconds: of wall time since the last
     checkpoint, another is due at the next update; the newest max_keep of these are kept besides. published: tensor files of the best (else the
-    last) checkpoint that are written out as one at the run's end.
+    last) checkpoint that are written out as one at the run's end. async_save: training goes on while one is written.
     """
 
     points: SavePoints
@@ -173,6 +173,7 @@ class Saving:
     weights_only: bool = False
     published: tuple[str, ...] = ()
     every_seconds: float | None = None
+    async_save: bool = False
 
     def name(self, units: int) -> str:
         return self.template.format(units)

@@ -66,6 +66,7 @@ def saving(hook: Checkpoint, loop: TrainLoop) -> Saving:
         weights_only=not hook.save_optimizer,
         published=published(hook),
         every_seconds=None if hook.interval_minutes is None else hook.interval_minutes * 60,
+        async_save=hook.async_save,
     )  # fmt: skip
 
 

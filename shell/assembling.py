@@ -38,9 +38,9 @@ from shell.own_evaluations import OwnEvaluation
 from shell.processes import Group
 from shell.ranks import Rank
 from shell.run import Run, Stages
-from shell.saving import CheckpointWriter
 from shell.settling import raise_together
 from shell.strategies import Layout, executor
+from shell.writing import CheckpointWriter
 
 
 @define

@@ -10,7 +10,7 @@ the next one sweeps, by rename, before it looks at what stands.
 import contextlib
 import os
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, TypeAlias
 
 import attrs
@@ -20,14 +20,20 @@ import torch
 from shell import manifests
 from shell.locking import Claim
 from shell.manifests import Manifest, Path
+from shell.pieces import Piece
 from shell.state_tensors import Unsavable, check_json, check_tensor
-from shell.tensor_files import chunks, delete, make_directory, read_file, write_file
+from shell.tensor_files import AnyTensor, chunks, delete, make_directory, ordered, read_file, write_file
 
 JSON: TypeAlias = "bool | int | float | str | list[JSON] | tuple[JSON, ...] | dict[str, JSON] | None"
 META = ("epoch", "iter", "run_id", "plan_digest", "trajectory_digest")
 """Manifest fields that a published file's header tells on demand."""
 
-Tensors: TypeAlias = Mapping[str, Mapping[str, torch.Tensor]]
+Tensors: TypeAlias = Mapping[str, Mapping[str, AnyTensor]]
+
+
+def pieces(tensors: Tensors) -> list[Piece]:
+    """Those among the tensors of several files, as they are written."""
+    return [one for part in tensors.values() for _, one in ordered(part) if isinstance(one, Piece)]
 
 
 class StoreError(Exception):
@@ -87,7 +93,7 @@ class Loaded:
         return tuple(record.name.removesuffix(manifests.SUFFIX) for record in self.manifest.files)
 
     def tensors(self, stem: str) -> dict[str, torch.Tensor]:
-        """The tensors of one file, on the CPU, in memory of their own; KeyError for a stem not in `stems`."""
+        """The tensors of one file, on the CPU, to be copied from (`read_file`); KeyError for a stem not in `stems`."""
         if stem not in self.stems:
             raise KeyError(
                 f"{self.manifest.path} has no {stem!r}; it has {', '.join(self.stems) or 'no files'}."
@@ -112,8 +118,12 @@ class Store:
         self._claims = claims
         self._writing: set[str] = set()
 
-    def save(self, name: str, tensors: Tensors, fields: Mapping[str, JSON]) -> pathlib.Path:
+    def save(
+        self, name: str, tensors: Tensors, fields: Mapping[str, JSON], received: Iterator[torch.Tensor] = iter(())  # noqa: B008
+    ) -> pathlib.Path:  # fmt: skip
         """Write `tensors` (file stem -> name -> tensor) and `fields` as the checkpoint `name`, replacing one so called.
+
+        received: what the pieces among the tensors make, in the order of `pieces`.
 
         Raises:
             BadName, Unsavable: before anything is written.
@@ -124,7 +134,7 @@ class Store:
         temporary = self._root / f"{manifests.TEMPORARY}{name}-{self._run_id}"
         self._writing.add(temporary.name)
         try:
-            self._write(temporary, name, tensors, fields)
+            self._write(temporary, name, tensors, fields, received)
             return self._commit(temporary, name)
         except OSError as error:
             raise SaveFailed(name, _told(error)) from error
@@ -133,13 +143,15 @@ class Store:
             self._writing.discard(temporary.name)
 
     def _write(
-        self, temporary: pathlib.Path, name: str, tensors: Tensors, fields: Mapping[str, JSON]
-    ) -> None:
+        self, temporary: pathlib.Path, name: str, tensors: Tensors, fields: Mapping[str, JSON],
+        received: Iterator[torch.Tensor],
+    ) -> None:  # fmt: skip
         make_directory(self._root)
         delete(temporary)
         temporary.mkdir()
         files = [
-            write_file(temporary / (stem + manifests.SUFFIX), chunks(part)) for stem, part in tensors.items()
+            write_file(temporary / (stem + manifests.SUFFIX), chunks(part, received=received))
+            for stem, part in tensors.items()
         ]
         write_file(temporary / manifests.MANIFEST, [manifests.seal(name, files, fields)])
         manifests.sync_directory(temporary)
@@ -209,7 +221,9 @@ class Store:
         finally:
             delete(temporary)
 
-    def holds(self, name: str, stem: str, tensors: Mapping[str, torch.Tensor]) -> bool:
+    def holds(
+        self, name: str, stem: str, tensors: Mapping[str, AnyTensor], received: Iterator[torch.Tensor]
+    ) -> bool:
         """Whether the checkpoint `name` has exactly these tensors under `stem`; none at all is as good as no file."""
         found = manifests.read(self._root / name)
         if not isinstance(found, Manifest):
@@ -217,7 +231,8 @@ class Store:
         loaded = Loaded(found)
         stored = loaded.tensors(stem) if stem in loaded.stems else {}
         return stored.keys() == tensors.keys() and all(
-            torch.equal(stored[key], one.cpu()) for key, one in tensors.items()
+            torch.equal(stored[key], next(received) if isinstance(one, Piece) else one.cpu())
+            for key, one in ordered(tensors)
         )
 
     def publish(self, name: str, stems: tuple[str, ...]) -> pathlib.Path:

@@ -3,6 +3,7 @@
 import json
 import pathlib
 from collections.abc import Callable, Iterator
+from threading import Lock
 from time import monotonic
 from typing import Any, Self
 
@@ -20,6 +21,7 @@ class Recorder:
 
     def __init__(self, directory: pathlib.Path | None) -> None:
         self._file = None if directory is None else (directory / FILE).open("a", encoding="utf-8")
+        self._writing = Lock()
         self._first, self._handed_over = 0, monotonic()
         self.lr: dict[str | None, list[float]] = {}
         self.samples: list[int] = []
@@ -68,6 +70,12 @@ class Recorder:
         if self._file is not None:
             self._file.flush()
 
+    def aside(self, kind: str, **fields: Any) -> None:
+        """Record what another thread did: at once, so perhaps before the steps that were taken meanwhile."""
+        self._write({"event": kind, **fields})
+        if self._file is not None:
+            self._file.flush()
+
     def hand_over(self) -> None:
         """Everything up to here to the system: what a checkpoint holds must be on record before it stands."""
         self.flush()
@@ -85,7 +93,9 @@ class Recorder:
 
     def _write(self, line: dict[str, Any]) -> None:
         if self._file is not None:
-            self._file.write(_encode(line) + "\n")
+            text = _encode(line) + "\n"
+            with self._writing:
+                self._file.write(text)
 
 
 def packed(values: list[Any]) -> list[Any]:

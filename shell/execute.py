@@ -24,9 +24,10 @@ from shell.loops import Stopper, train
 from shell.own_loops import LoopRun
 from shell.results import CheckpointRefused, RunResult
 from shell.run import Run
-from shell.saving import CheckpointWriter, load_weights, put_weights, restore
+from shell.saving import load_weights, put_weights, restore
 from shell.stopping import StopSignals
 from shell.watchdog import watched
+from shell.writing import CheckpointWriter
 
 NOTHING_KNOWN = Facts()
 
@@ -121,7 +122,9 @@ def _recorded(plan: Plan, rank: int) -> Iterator[tuple[Recorder, Console]]:
 def _conducted(run: Run, built: Built, console: Console, signals: StopSignals, store: Store) -> RunResult:
     """Assemble, start from where the plan says, do what its mode says, and tell how it ended."""
     plan = run.plan
-    sinks = assemble(run, built, console, CheckpointWriter(store if run.rank == 0 else None))
+    background = plan.saving is not None and plan.saving.async_save
+    writer = CheckpointWriter(store if run.rank == 0 else None, background=background)
+    sinks = assemble(run, built, console, writer)
     ended = None
     try:
         if isinstance(run, LoopRun):
@@ -139,6 +142,7 @@ def _conducted(run: Run, built: Built, console: Console, signals: StopSignals, s
         )
         ended = reason
     finally:
+        writer.close()
         sinks.close(ended)
     return RunResult(
         reason=reason, metrics=dict(run.metrics), epoch=run.epoch, iter=run.completed,

@@ -53,7 +53,7 @@ def restore_optimizer(
 ) -> None:
     """Put back what `optimizer_state` told, each value copied in its own dtype, so that training goes on to the bit.
 
-    placed: what this rank holds of a whole value of a parameter's; None: all of it, on the parameter's device.
+    placed: a copy of what this rank holds of a whole value of a parameter's; None: all of it, on the parameter's device.
 
     torch's load_state_dict casts state to the parameter's dtype, which changes NAdam and ASGD in float64.
 
@@ -64,15 +64,15 @@ def restore_optimizer(
     current = optimizer_state(optimizer, named_parameters := list(named_parameters))
     check_groups(current["param_groups"], tree["param_groups"])
     check_shapes(current["shapes"], tree["shapes"])
-    names = _names(named_parameters)
-    groups, states = copy.deepcopy((tree["param_groups"], tree["state"]))  # at once: a shared lr stays shared
+    names, states = _names(named_parameters), tree["state"]
+    groups = copy.deepcopy(tree["param_groups"])  # at once: a shared lr stays shared
     optimizer.state.clear()
     for group, saved in zip(optimizer.param_groups, groups, strict=True):
         group.update({key: value for key, value in saved.items() if key != "params"})
         host_keys = () if saved.get("capturable") or saved.get("fused") else _HOST_KEYS
         for tensor in group["params"]:
             for key, value in states.get(names[id(tensor)], {}).items():
-                optimizer.state[tensor][key] = value if key in host_keys else _moved(value, tensor, placed)
+                optimizer.state[tensor][key] = _own(value, None if key in host_keys else tensor, placed)
 
 
 def check_groups(current: Sequence[Mapping[str, Any]], saved: Sequence[Mapping[str, Any]]) -> None:
@@ -95,10 +95,13 @@ def check_shapes(current: Mapping[str, list[int]], saved: Mapping[str, list[int]
             raise StateMismatch(f"Parameter {name!r}", f"of shape {shape}", rule)
 
 
-def _moved(value: Any, owner: torch.Tensor, placed: Placed | None) -> Any:
+def _own(value: Any, owner: torch.Tensor | None, placed: Placed | None) -> Any:
+    """A copy, a tensor at a time: with the parameter it belongs to, or on the host without one."""
     if isinstance(value, torch.Tensor):
-        return value.to(owner.device) if placed is None else placed(value, owner)
-    return [_moved(item, owner, placed) for item in value] if isinstance(value, list) else value
+        if owner is None or placed is None:
+            return value.to("cpu" if owner is None else owner.device, copy=True)
+        return placed(value, owner)
+    return [_own(item, owner, placed) for item in value] if isinstance(value, list) else copy.deepcopy(value)
 
 
 def rng_state() -> dict[str, Any]:

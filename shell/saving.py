@@ -2,123 +2,57 @@
 
 import base64
 from collections.abc import Mapping
-from time import perf_counter
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
 import torch
 
 from flexcore.plan_files import trajectory
 from shell import fitting
-from shell.checkpoints import DamagedCheckpoint, Loaded, RemoveFailed, SaveFailed, Store
+from shell.checkpoints import Loaded
 from shell.environment import reseed
 from shell.hooks.ema import EMAHook, saved_averages
-from shell.locking import WorkDirLost
 from shell.optimizer_states import restore_rng, rng_state
 from shell.results import CheckpointRefused
 from shell.run import Run
-from shell.settling import raise_together
 from shell.state_tensors import StateMismatch, join, split
+from shell.tensor_files import AnyTensor
+
+Files: TypeAlias = Mapping[str, Mapping[str, AnyTensor]]
 
 
-class CheckpointWriter:
-    """Writes from rank 0 what every rank contributes. A failed save is logged and training goes on."""
+class Due(Protocol):
+    """What the state does not tell of a checkpoint; see `writing.Order`."""
 
-    def __init__(self, store: Store | None) -> None:
-        self.store = store
+    @property
+    def done(self) -> int: ...
+    @property
+    def validated(self) -> bool: ...
+    @property
+    def resumable(self) -> bool: ...
+    @property
+    def retire(self) -> tuple[str, ...]: ...
+    @property
+    def best(self) -> bool: ...
 
-    def save(
-        self, run: Run, name: str, done: int, *, validated: bool, resumable: bool, retire: list[str], best: bool,
-        planned: bool, waited: float | None = None,
-    ) -> bool:  # fmt: skip
-        """Whether the checkpoint stands, on every rank alike.
 
-        planned: by the plan, not by a signal or a hook's wish. waited: seconds without one, if that is why.
+def contents(run: Run, due: Due, *, writes: bool) -> tuple[Files, dict[str, Any]]:
+    """(tensors by file, the manifest's fields); every rank calls it. writes: whether this rank needs them anyway.
 
-        Raises:
-            WorkDirLost: another run has the work_dir now. PeerFailed: so rank 0 found.
-        """
-        run.stages.call(
-            "before_save_checkpoint",
-            checkpoint={"name": name, "iter": done, "validated": validated, "best": best},
-        )
-        own = run.group.gather(
-            [
-                _portable(rng_state()),
-                None if run.replay is None else _portable(run.replay.state_dict()),
-                run.place(),
-            ]
-        )
-        own = [told for rank, told in enumerate(own) if run.plan.leads(rank)]
-        saved, lost = True, None
-        if self.store is not None or run.strategy.shards:
-            tensors, state = gathered(run, own)
-        if self.store is not None:
-            run.recorder.hand_over()
-            fields = {**position(run, done), "validated": validated, "resumable": resumable, "retire": retire,
-                      "best": best, "state": state}  # fmt: skip
-            try:
-                path = self.store.save(name, tensors, fields)
-                run.checkpoints.append(str(path))
-                timed = {} if waited is None else {"waited": waited}
-                run.recorder.event("save", name=name, iter=done, epoch=fields["epoch"], best=best, validated=validated,
-                                   planned=planned, **timed)  # fmt: skip
-            except SaveFailed as error:
-                saved = False
-                run.logger.error("%s", error)
-                run.recorder.event("save_failed", name=name, iter=done, reason=str(error))
-            except WorkDirLost as error:
-                lost = error
-        raise_together(run.group, lost)
-        if run.world_size > 1:
-            saved = bool(run.group.broadcast(saved))
-        run.save_failed = run.save_failed or not saved
-        weights_only = run.plan.saving is not None and run.plan.saving.weights_only
-        if saved and (resumable or weights_only):
-            run.saved_at, run.saved_clock = done, perf_counter()
-        return saved
-
-    def publish(self, run: Run, name: str, stems: tuple[str, ...]) -> None:
-        """Tensor files of one checkpoint as one beside it, named after it and the file's own SHA-256."""
-        if self.store is None:
-            return
-        try:
-            path = self.store.publish(name, stems)
-            run.recorder.event("publish", name=name, file=path.name)
-            run.logger.info("published %s", path)
-        except (SaveFailed, DamagedCheckpoint, WorkDirLost, OSError) as error:
-            run.save_failed = True
-            run.logger.error("%s", error)
-
-    def settle(self, run: Run, name: str) -> None:
-        """Tell the run's last checkpoint that its validation is done, so that running again does not repeat it."""
-        if self.store is None and not run.strategy.shards:
-            return
-        states = run.strategy.whole(hook_states(run))
-        if self.store is None:
-            return
-        hooks, tensors = split(states)
-        try:
-            if not self.store.holds(name, "hooks", tensors):  # to change a tensor would be another save
-                return
-            self.store.amend(
-                name,
-                lambda fields: {**fields, "validated": True, "state": {**fields["state"], "hooks": hooks}},
-            )
-        except (SaveFailed, WorkDirLost) as error:
-            run.logger.warning("%s", error)
-
-    def remove(self, run: Run, names: list[str]) -> None:
-        if self.store is None:
-            return
-        for name in names:
-            try:
-                self.store.remove(name)
-            except (RemoveFailed, WorkDirLost) as error:  # which the next save ends the run with
-                run.logger.warning("%s", error)
-                continue
-            kept = [path for path in run.checkpoints if not path.endswith(f"/{name}")]
-            run.checkpoints[:] = kept
-            run.recorder.event("remove", name=name)
+    The fields are a copy; tensors are the run's own.
+    """
+    own = run.group.gather(
+        [
+            _portable(rng_state()),
+            None if run.replay is None else _portable(run.replay.state_dict()),
+            run.place(),
+        ]
+    )
+    own = [told for rank, told in enumerate(own) if run.plan.leads(rank)]
+    if not (writes or run.strategy.shards):
+        return {}, {}
+    tensors, state = gathered(run, own)
+    flags = {"validated": due.validated, "resumable": due.resumable, "retire": due.retire, "best": due.best}
+    return tensors, {**position(run, due.done), **flags, "state": state}
 
 
 def position(run: Run, done: int) -> dict[str, Any]:
@@ -134,10 +68,10 @@ def position(run: Run, done: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def gathered(run: Run, own: list[Any]) -> tuple[dict[str, Mapping[str, torch.Tensor]], dict[str, Any]]:
+def gathered(run: Run, own: list[Any]) -> tuple[Files, dict[str, Any]]:
     """(tensors by file, JSON state): model, optimizer by parameter name, hooks, scaler, and what is each data rank's own."""
-    hooks, hook_tensors = split(run.strategy.whole(hook_states(run)))
-    tensors: dict[str, Mapping[str, torch.Tensor]] = {"model": dict(run.strategy.save_state())}
+    hooks, hook_tensors = split(run.strategy.in_pieces(hook_states(run)))
+    tensors: dict[str, Mapping[str, AnyTensor]] = {"model": dict(run.strategy.save_state())}
     if hook_tensors:
         tensors["hooks"] = hook_tensors
     if run.plan.saving is not None and run.plan.saving.weights_only:
@@ -183,12 +117,13 @@ def restore(run: Run, loaded: Loaded) -> list[str]:
             whose = "the optimizer" if name is None else f"the optimizer of {name}"
             raise CheckpointRefused(f"{loaded.manifest.path} does not fit {whose}: {error}") from error
         wrapper.load_scaler(_of(state["scaler"], name))
-    hooks = join(state["hooks"], loaded.tensors("hooks") if "hooks" in loaded.stems else {})
+    tensors = loaded.tensors("hooks") if "hooks" in loaded.stems else {}
     for planned, hook in zip(run.plan.hooks, run.stages.hooks, strict=True):
-        if planned.key in hooks and hasattr(hook, "load_state_dict"):
-            hook.load_state_dict(hooks[planned.key])
+        if planned.key in state["hooks"] and hasattr(hook, "load_state_dict"):
+            given = tensors if isinstance(hook, EMAHook) else Own(tensors)  # which copies what it keeps
+            hook.load_state_dict(join(state["hooks"][planned.key], given))
     if "loop" in state:
-        stands = join(state["loop"], loaded.tensors("loop") if "loop" in loaded.stems else {})
+        stands = join(state["loop"], Own(loaded.tensors("loop") if "loop" in loaded.stems else {}))
         places = state["places"]
         run.load_loop_state(stands["own"], places[run.data_rank % len(places)])
     if len(state["rng"]) == run.data_ranks:
@@ -199,6 +134,13 @@ def restore(run: Run, loaded: Loaded) -> list[str]:
     return [
         f"RNG: saved for {len(state['rng'])} ranks; each of {run.data_ranks} derives its own from (seed, iteration, rank)"
     ]
+
+
+class Own(dict[str, torch.Tensor]):
+    """Tensors of a file, each copied as it is taken: the file must not be needed any more."""
+
+    def __getitem__(self, key: str) -> torch.Tensor:
+        return super().__getitem__(key).clone()
 
 
 def _of(states: Any, name: str | None) -> Any:

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import torch
 
+from shell.pieces import Piece
 from shell.tensor_files import DTYPES
 
 _PLAIN_TENSORS: Final = (torch.Tensor, torch.nn.Parameter)
@@ -40,8 +41,10 @@ class StateMismatch(StateError):  # noqa: N818
     """Saved state that does not fit what it is to be put into; nothing was changed."""
 
 
-def check_tensor(place: str, tensor: torch.Tensor) -> None:
+def check_tensor(place: str, tensor: torch.Tensor | Piece) -> None:
     """Raise Unsavable for a tensor that a safetensors file cannot hold."""
+    if isinstance(tensor, Piece):
+        tensor = torch.empty(0, dtype=tensor.dtype)
     if type(tensor) not in _PLAIN_TENSORS:
         raise Unsavable(
             place, f"a {type(tensor).__name__}", "a file holds plain tensors: gather or convert it"
@@ -69,10 +72,10 @@ def check_json(place: str, value: object) -> None:
         raise Unsavable(place, f"an integer of {value.bit_length()} bits", "JSON holds less: use split")
 
 
-def split(tree: Any) -> tuple[Any, dict[str, torch.Tensor]]:
+def split(tree: Any) -> tuple[Any, dict[str, torch.Tensor | Piece]]:
     """JSON for `tree`, and its tensors by the keys that stand for them there.
 
-    Takes None, bool, int, float, str, bytes, dict, OrderedDict, list, tuple, set, frozenset, tensors, numpy
+    Takes None, bool, int, float, str, bytes, dict, OrderedDict, list, tuple, set, frozenset, tensors, pieces of tensors, numpy
     arrays and scalars, of exactly these types. Tensors are neither copied nor moved; one met twice is kept once.
     """
     splitter = _Splitter()
@@ -84,7 +87,7 @@ def split(tree: Any) -> tuple[Any, dict[str, torch.Tensor]]:
 
 class _Splitter:
     def __init__(self) -> None:
-        self.tensors: dict[str, torch.Tensor] = {}
+        self.tensors: dict[str, torch.Tensor | Piece] = {}
         self._seen: dict[int, str] = {}
 
     def encode(self, place: str, value: Any) -> Any:
@@ -96,13 +99,14 @@ class _Splitter:
         rule = "state holds None, bool, int, float, str, bytes, dict, list, tuple, set, tensors, numpy values"
         raise Unsavable(place, f"a {kind.__module__}.{kind.__qualname__}", rule)
 
-    def tensor(self, place: str, value: torch.Tensor) -> Any:
+    def tensor(self, place: str, value: torch.Tensor | Piece) -> Any:
         if id(value) not in self._seen:
             check_tensor(place, value)
-            self._seen[id(value)] = self._keep(place, value.detach())
+            plain = value.detach() if isinstance(value, torch.Tensor) else value
+            self._seen[id(value)] = self._keep(place, plain)
         return {"$tensor": self._seen[id(value)]}
 
-    def _keep(self, place: str, value: torch.Tensor) -> str:
+    def _keep(self, place: str, value: torch.Tensor | Piece) -> str:
         key, number = place, 1
         while key in self.tensors:
             key, number = f"{place}~{number}", number + 1
@@ -171,6 +175,7 @@ _ENCODERS: Final[Mapping[type, Callable[[_Splitter, str, Any], Any]]] = {
     set: lambda splitter, place, value: {"$set": _unordered(splitter, place, value)},
     frozenset: lambda splitter, place, value: {"$frozenset": _unordered(splitter, place, value)},
     torch.Tensor: _Splitter.tensor,
+    Piece: _Splitter.tensor,
     torch.nn.Parameter: _Splitter.tensor,
 }
 

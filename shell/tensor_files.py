@@ -8,12 +8,15 @@ import pathlib
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import safetensors
 import torch
 
 from shell.manifests import FileRecord, sync_directory
+from shell.pieces import Piece
+
+AnyTensor: TypeAlias = torch.Tensor | Piece
 
 # The names of the safetensors format, widest first: the order in which a file holds them, so that all lie aligned.
 _KINDS: Final = (
@@ -31,22 +34,32 @@ _CHUNK: Final = 16 * 2**20
 
 
 def chunks(
-    tensors: Mapping[str, torch.Tensor], told: Mapping[str, str] | None = None
+    tensors: Mapping[str, AnyTensor],
+    told: Mapping[str, str] | None = None,
+    received: Iterator[torch.Tensor] = iter(()),  # noqa: B008 - empty, and stays so
 ) -> Iterator[bytes | memoryview]:
-    """The bytes of a safetensors file, one tensor in host memory at a time. told: the header's own words, if any."""
-    ordered = sorted(tensors.items(), key=lambda item: (_ORDER[item[1].dtype], item[0]))
-    yield _header(ordered, told)
-    for _, tensor in ordered:
-        data = _bytes(tensor)
+    """The bytes of a safetensors file, one tensor in host memory at a time.
+
+    told: the header's own words, if any. received: what the pieces among the tensors make, in the order of `ordered`.
+    """
+    in_order = ordered(tensors)
+    yield _header(in_order, told)
+    for _, tensor in in_order:
+        data = _bytes(next(received) if isinstance(tensor, Piece) else tensor)
         for start in range(0, len(data), _CHUNK):
             yield data[start : start + _CHUNK]
 
 
-def _header(ordered: list[tuple[str, torch.Tensor]], told: Mapping[str, str] | None) -> bytes:
+def ordered(tensors: Mapping[str, AnyTensor]) -> list[tuple[str, AnyTensor]]:
+    """As a file holds them."""
+    return sorted(tensors.items(), key=lambda item: (_ORDER[item[1].dtype], item[0]))
+
+
+def _header(in_order: list[tuple[str, AnyTensor]], told: Mapping[str, str] | None) -> bytes:
     table: dict[str, Any] = {} if told is None else {_OWN: dict(told)}
     end = 0
-    for name, tensor in ordered:
-        begin, end = end, end + tensor.numel() * tensor.element_size()
+    for name, tensor in in_order:
+        begin, end = end, end + torch.Size(tensor.shape).numel() * tensor.dtype.itemsize
         table[_escaped(name)] = {
             "dtype": DTYPES[tensor.dtype],
             "shape": [*tensor.shape],
@@ -56,7 +69,7 @@ def _header(ordered: list[tuple[str, torch.Tensor]], told: Mapping[str, str] | N
     text += b" " * (-len(text) % 8)
     if len(text) > _MAX_HEADER_BYTES:
         raise OSError(
-            f"the names of {len(ordered)} tensors need more than {_MAX_HEADER_BYTES} bytes in one file"
+            f"the names of {len(in_order)} tensors need more than {_MAX_HEADER_BYTES} bytes in one file"
         )
     return len(text).to_bytes(8, "little") + text
 
@@ -89,10 +102,13 @@ def write_file(path: pathlib.Path, parts: Iterable[bytes | memoryview]) -> FileR
 
 
 def read_file(path: pathlib.Path) -> dict[str, torch.Tensor]:
-    """The tensors of a file by name, on the CPU, in memory of their own; OSError or SafetensorError if it cannot be read."""
+    """The tensors of a file by name, on the CPU, to be copied from: they are the file itself, mapped, and take no memory.
+
+    OSError or SafetensorError if it cannot be read.
+    """
     try:
         with safetensors.safe_open(path, framework="pt", device="cpu") as file:
-            return {unescaped(key): file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
+            return {unescaped(key): file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except RuntimeError as error:  # torch's word for a file that it cannot map
         raise OSError(f"torch could not map it: {error}") from error
 

@@ -1,14 +1,14 @@
 """Saves at the planned points, keeps the best, and retires what the plan no longer keeps."""
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from flexcore.run_plan import Resume
 from flexcore.saving import best_name, inferred_rule, is_better, timed_name
 from flexcore.timeline import closes, due_after_epoch, next_save
 from shell.run import Run
-from shell.saving import CheckpointWriter
+from shell.writing import CheckpointWriter, Order
 
 STOPPED = "stopped_iter_{}"
 BY_TIME = "timed_iter_{}"
@@ -58,22 +58,21 @@ class CheckpointHook:
         if run.wanted_checkpoint is None or not closes(clock, done - 1):
             return
         if run.wanted_checkpoint != BY_TIME:
-            self.save(run, run.wanted_checkpoint, done, validated=False, planned=False)
+            self.writer.settled(run)
+            self.save(run, run.wanted_checkpoint, done, undo=self._as_now(), planned=False)
         elif done not in (self.due, run.saved_at):  # the plan's own save is as good
             self._save_timed(run, done)
         run.wanted_checkpoint = None
 
     def _save_timed(self, run: Run, done: int) -> None:
         assert run.plan.saving is not None
+        self.writer.settled(run)
+        undo = self._as_now()
         name, keep = timed_name(done), run.plan.saving.max_keep
         standing = [*self.timed, name]
         retired = standing[:-keep] if keep > 0 else []
-        before, self.timed = self.timed, standing[len(retired) :]
-        if self.save(run, name, done, validated=False, retire=retired, planned=False, waited=run.waited):
-            self.last = name, done
-            self.writer.remove(run, retired)
-        else:
-            self.timed = before
+        self.timed, self.last = standing[len(retired) :], (name, done)
+        self.save(run, name, done, undo=undo, retire=retired, planned=False, waited=run.waited)
 
     def after_train_epoch(self, run: Run, **_: Any) -> None:
         saving, clock = run.plan.saving, run.plan.timeline
@@ -99,47 +98,52 @@ class CheckpointHook:
 
     def _save_as(self, run: Run, name: str, done: int) -> None:
         assert run.plan.saving is not None
+        self.writer.settled(run)
+        undo = self._as_now()
         standing = [*(kept for kept in self.standing if kept != name), name]
         keep = run.plan.saving.max_keep
         retired = standing[:-keep] if keep > 0 else []
-        before, self.standing = self.standing, standing[len(retired) :]
         leftovers, self.stopped = self.stopped, []
-        if self.save(run, name, done, validated=False, retire=[*retired, *leftovers]):
-            self.last = name, done
-            self.writer.remove(run, [*retired, *leftovers])
-        else:
-            self.standing, self.stopped = before, leftovers
+        self.standing, self.last = standing[len(retired) :], (name, done)
+        self.save(run, name, done, undo=undo, retire=[*retired, *leftovers])
+
+    def _as_now(self) -> Callable[[], None]:
+        """What puts this state back, should the checkpoint that is about to change it not come to stand."""
+        before = (self.standing, self.timed, dict(self.best), self.stopped, self.last)
+
+        def undo() -> None:
+            self.standing, self.timed, self.best, self.stopped, self.last = before
+
+        return undo
 
     def save(
-        self, run: Run, name: str, done: int, *, validated: bool, retire: list[str] | None = None, best: bool = False,
-        planned: bool = True, waited: float | None = None,
-    ) -> bool:  # fmt: skip
+        self, run: Run, name: str, done: int, *, undo: Callable[[], None], validated: bool = False,
+        retire: Sequence[str] = (), best: bool = False, planned: bool = True, waited: float | None = None,
+    ) -> None:  # fmt: skip
+        """Once the one before is settled and this state changed; undo: what changes it back."""
         clock, saving = run.plan.timeline, run.plan.saving
         assert clock is not None
         assert saving is not None
         if run.spoiled is not None and run.spoiled():
-            return False
+            undo()
+            return
         resumable = not saving.weights_only and (done == 0 or closes(clock, done - 1))
-        return self.writer.save(
-            run,
-            name,
-            done,
-            validated=validated,
-            resumable=resumable,
-            retire=retire or [],
-            best=best,
-            planned=planned,
-            waited=waited,
-        )
+        order = Order(
+            name=name, done=done, validated=validated, resumable=resumable, retire=tuple(retire), best=best,
+            planned=planned, waited=waited,
+        )  # fmt: skip
+        self.writer.save(run, order, undo)
 
     def end(self, run: Run, reason: str | None, *, finished: bool) -> None:
         """What is saved, settled and published as training ends; nothing after what is not finite."""
+        self.writer.settled(run)
         if reason == "nonfinite":
             return
         if finished or (reason == "early_stopping" and run.saved_at == run.completed):
             self.settle(run)
         else:
             self.save_stopped(run)
+            self.writer.settled(run)
         if finished or reason == "early_stopping":
             self.publish(run)
 
@@ -163,14 +167,14 @@ class CheckpointHook:
         """The state at an orderly stop, unless this very iteration was saved already."""
         if run.saved_at == run.completed:
             return
-        name = STOPPED.format(run.completed)
+        undo, name = self._as_now(), STOPPED.format(run.completed)
         self.stopped = [name]
-        self.save(run, name, run.completed, validated=run.validated, planned=False)
+        self.save(run, name, run.completed, undo=undo, validated=run.validated, planned=False)
 
     def settle(self, run: Run) -> None:
         """At the run's end: the last checkpoint, if it stands where the run ended, knows it was validated."""
         if run.validated and self.last is not None and self.last[1] == run.completed:
-            self.writer.settle(run, self.last[0])
+            self.writer.mark_validated(run, self.last[0])
 
     def after_val_epoch(self, run: Run, metrics: Mapping[str, float] | None = None, **_: Any) -> None:
         saving, clock = run.plan.saving, run.plan.timeline
@@ -191,18 +195,16 @@ class CheckpointHook:
     def _consider(self, run: Run, key: str, rule: Literal["greater", "less"], score: float) -> None:
         clock = run.plan.timeline
         assert clock is not None
+        self.writer.settled(run)
         score_before, name_before = self.best.get(key, (None, None))
         if not is_better(rule, score, score_before):
             return
         units = run.epoch if clock.by_epoch else run.completed
         name = best_name(key, clock.by_epoch, units)
-        previous = dict(self.best)
+        undo = self._as_now()
         self.best[key] = (score, name)
         retire = [name_before] if name_before not in (None, name) else []
-        if self.save(run, name, run.completed, validated=True, retire=retire, best=True):
-            self.writer.remove(run, retire)
-        else:
-            self.best = previous
+        self.save(run, name, run.completed, undo=undo, validated=True, retire=retire, best=True)
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -10,6 +10,7 @@ from torch import nn
 from flexcore.config import ClipGrad
 from shell.fitting import Shapes, shapes
 from shell.optimizer_states import optimizer_state, restore_optimizer
+from shell.pieces import Piece
 
 Named = Iterable[tuple[str, nn.Parameter]]
 
@@ -51,8 +52,8 @@ class Strategy(Protocol):
         So what a rank's own batch-norm statistics were never shows, in a metric or after a resume.
         """
 
-    def save_state(self) -> Mapping[str, torch.Tensor]:
-        """Parameters and buffers by name, whole on rank 0; every rank must call it if the strategy shards."""
+    def save_state(self) -> Mapping[str, torch.Tensor | Piece]:
+        """Parameters and buffers by name; of what is sharded, this rank's pieces."""
 
     def whole_shapes(self) -> Shapes:
         """The names `load_state` takes, with the shapes of whole tensors."""
@@ -61,7 +62,7 @@ class Strategy(Protocol):
         """Copy parameters and buffers in by name, of whole tensors, which fit; others stay as they are."""
 
     def save_optimizer(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-        """`optimizer_states.optimizer_state`'s tree, its tensors whole on rank 0; every rank as above."""
+        """`optimizer_states.optimizer_state`'s tree, with pieces as above; every rank must call it if the strategy shards."""
 
     def load_optimizer(self, optimizer: torch.optim.Optimizer, tree: Mapping[str, Any]) -> None:
         """Put such a tree of whole tensors back.
@@ -70,11 +71,11 @@ class Strategy(Protocol):
             StateMismatch: it does not fit; the optimizer is as it was.
         """
 
-    def whole(self, tree: Any) -> Any:
-        """A tree of further state, such as hooks', with whole tensors on rank 0; every rank as above."""
+    def in_pieces(self, tree: Any) -> Any:
+        """A tree of further state, such as hooks', with this rank's pieces of what is sharded."""
 
     def placed(self, value: Any, like: torch.Tensor) -> Any:
-        """What this rank holds of a whole value that belongs to the parameter `like`."""
+        """What this rank holds of a whole value that belongs to the parameter `like`, in memory of its own."""
 
 
 class Replicated:
@@ -93,7 +94,7 @@ class Replicated:
     def clip_gradients(self, clip: ClipGrad, parameters: Sequence[nn.Parameter]) -> torch.Tensor | None:
         return clipped(clip, parameters)
 
-    def save_state(self) -> Mapping[str, torch.Tensor]:
+    def save_state(self) -> Mapping[str, torch.Tensor | Piece]:
         return self.model.state_dict()
 
     def whole_shapes(self) -> Shapes:
@@ -108,11 +109,11 @@ class Replicated:
     def load_optimizer(self, optimizer: torch.optim.Optimizer, tree: Mapping[str, Any]) -> None:
         restore_optimizer(optimizer, trainable(self.model), tree)
 
-    def whole(self, tree: Any) -> Any:
+    def in_pieces(self, tree: Any) -> Any:
         return tree
 
     def placed(self, value: Any, like: torch.Tensor) -> Any:
-        return value.to(like.device) if isinstance(value, torch.Tensor) else value
+        return value.to(like.device, copy=True) if isinstance(value, torch.Tensor) else value
 
 
 def local(tensor: torch.Tensor) -> torch.Tensor:

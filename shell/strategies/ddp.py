@@ -13,7 +13,7 @@ from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 from torch.nn.parallel import DistributedDataParallel
 
 from flexcore.strategies import COMM_HOOKS, DDP, comm_hook
-from shell.sharded_optimizers import is_sharded, restore_share, whole_state
+from shell.sharded_optimizers import is_sharded, restore_share, state_in_pieces
 from shell.strategies.base import Named, Replicated, trainable
 
 BUCKET_MB = 25  # DDP's own default
@@ -105,7 +105,7 @@ class DDPStrategy(Replicated):
 
     def save_optimizer(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         if is_sharded(optimizer):
-            return whole_state(optimizer, trainable(self.model))
+            return state_in_pieces(optimizer, trainable(self.model))
         return super().save_optimizer(optimizer)
 
     def load_optimizer(self, optimizer: torch.optim.Optimizer, tree: Mapping[str, Any]) -> None:

@@ -18,6 +18,7 @@ from flexcore.config import ClipGrad
 from flexcore.strategies import DeepSpeed
 from shell.fitting import Shapes, shapes
 from shell.optimizer_states import check_groups, check_shapes, optimizer_state, restore_optimizer
+from shell.pieces import Piece
 from shell.processes import exported
 from shell.strategies import zero_shares
 from shell.strategies.base import trainable
@@ -96,9 +97,9 @@ class DeepSpeedStrategy:
             return []
         return list(zero_shares.shares(self.engine.optimizer, self.optimizer, trainable(self.model)))
 
-    def save_state(self) -> Mapping[str, torch.Tensor]:
+    def save_state(self) -> Mapping[str, torch.Tensor | Piece]:
         frozen = self.settings.exclude_frozen_parameters
-        return zero_shares.whole_state(self.model, self._shares(), without_frozen=frozen)
+        return zero_shares.state(self.model, self._shares(), without_frozen=frozen)
 
     def whole_shapes(self) -> Shapes:
         frozen = self.settings.exclude_frozen_parameters
@@ -129,12 +130,12 @@ class DeepSpeedStrategy:
             group.update({key: value for key, value in saved.items() if key != "params"})
         zero_shares.load_optimizer(optimizer, self._shares(), tree["state"])
 
-    def whole(self, tree: Any) -> Any:
+    def in_pieces(self, tree: Any) -> Any:
         """Hooks with tensors of a model that is shared out are refused at planning."""
         return tree
 
     def placed(self, value: Any, like: torch.Tensor) -> Any:
-        return value.to(like.device) if isinstance(value, torch.Tensor) else value
+        return value.to(like.device, copy=True) if isinstance(value, torch.Tensor) else value
 
 
 HALVES: Mapping[str, str] = {"bf16": "bfloat16", "fp16": "float16"}

@@ -15,6 +15,7 @@ from flexcore.tensor_parallel import STYLES, TensorLayout
 from shell import sharded
 from shell.fitting import Shapes, shapes
 from shell.optimizer_states import optimizer_state, restore_optimizer
+from shell.pieces import Piece
 from shell.strategies.base import trainable
 from shell.strategies.cutting import Parts
 from shell.strategies.whole_layers import WholeLayers
@@ -96,8 +97,8 @@ class InShares:
         for buffer in self.model.buffers():
             dist.broadcast(buffer, src=0)
 
-    def save_state(self) -> Mapping[str, torch.Tensor]:
-        state: Mapping[str, torch.Tensor] = self.whole(dict(self.model.state_dict()))
+    def save_state(self) -> Mapping[str, torch.Tensor | Piece]:
+        state: Mapping[str, torch.Tensor | Piece] = self.in_pieces(dict(self.model.state_dict()))
         return state
 
     def whole_shapes(self) -> Shapes:
@@ -112,15 +113,14 @@ class InShares:
         return value if self.parts is None or name is None else self.parts.laid(name, value)
 
     def save_optimizer(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-        tree: dict[str, Any] = self.whole(optimizer_state(optimizer, trainable(self.model)))
+        tree: dict[str, Any] = self.in_pieces(optimizer_state(optimizer, trainable(self.model)))
         return tree
 
     def load_optimizer(self, optimizer: torch.optim.Optimizer, tree: Mapping[str, Any]) -> None:
         restore_optimizer(optimizer, trainable(self.model), tree, self.placed)
 
-    def whole(self, tree: Any) -> Any:
-        written = None if self.parts is None else self.parts.written
-        return sharded.gathered(tree, keep=dist.get_rank() == 0, written=written)
+    def in_pieces(self, tree: Any) -> Any:
+        return sharded.in_pieces(tree, None if self.parts is None else self.parts.written)
 
     def placed(self, value: Any, like: torch.Tensor) -> Any:
         name = self._names.get(id(like))

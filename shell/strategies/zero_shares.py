@@ -12,6 +12,7 @@ import torch.distributed as dist
 from attrs import frozen
 from torch import nn
 
+from shell.pieces import Piece
 from shell.state_tensors import StateMismatch
 
 Named = Iterable[tuple[str, nn.Parameter]]
@@ -36,14 +37,9 @@ class Share:
         """The stretch of a tensor laid out as `flat`."""
         return flat.detach().narrow(0, self.start, self.count)
 
-    def whole(self, flat: torch.Tensor) -> torch.Tensor:
-        """The whole parameter's, or its state's, on rank 0 in host memory; nothing elsewhere. A collective."""
-        buffer = torch.zeros(self.shape.numel(), dtype=flat.dtype, device=flat.device)
-        buffer.narrow(0, self.offset, self.count).copy_(self.of(flat))
-        dist.reduce(
-            buffer.view(torch.uint8), dst=0
-        )  # stretches are disjoint: adding bytes to zeros keeps them
-        return buffer.reshape(self.shape).cpu() if dist.get_rank() == 0 else buffer.new_empty(0)
+    def piece(self, flat: torch.Tensor) -> Piece:
+        """Of the parameter, or of its state whose elements lie as those of `flat`, what this rank holds."""
+        return Piece(self.shape, flat.dtype, (self.shape.numel(),), self.of(flat), (self.offset,))
 
     def put(self, flat: torch.Tensor, whole: torch.Tensor) -> None:
         self.of(flat).copy_(whole.detach().reshape(-1).narrow(0, self.offset, self.count))
@@ -85,10 +81,10 @@ def _flat_of(zero: Any, optimizer: torch.optim.Optimizer, parameter: nn.Paramete
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer, held: Iterable[Share]) -> dict[str, dict[str, Any]]:
-    """State by parameter name; tensors of every element whole on rank 0, others (a step count) as they are."""
+    """State by parameter name; pieces of tensors that have every element, others (a step count) as they are."""
     return {
         share.name: {
-            key: share.whole(value) if _elementwise(value, share.flat) else _copied(value)
+            key: share.piece(value) if _elementwise(value, share.flat) else _copied(value)
             for key, value in optimizer.state[share.flat].items()
         }
         for share in held
@@ -148,16 +144,15 @@ def _brief(single: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} {float(value):g}" for key, value in single.items()) or "none"
 
 
-def whole_state(model: nn.Module, held: Iterable[Share], *, without_frozen: bool) -> dict[str, torch.Tensor]:
-    """Parameters, in the full precision the optimizer keeps, and buffers, by name; whole on rank 0."""
+def state(
+    model: nn.Module, held: Iterable[Share], *, without_frozen: bool
+) -> dict[str, torch.Tensor | Piece]:
+    """Parameters, in the full precision the optimizer keeps, and buffers, by name; of what is shared out, pieces."""
     by_id = {id(share.parameter): share for share in held}
-    found: dict[str, torch.Tensor] = {}
-    done: dict[int, torch.Tensor] = {}
-    for name, value in saved(model, without_frozen=without_frozen):
-        if id(value) not in done:
-            done[id(value)] = _whole(value, by_id.get(id(value)))
-        found[name] = done[id(value)]
-    return found
+    return {
+        name: _told(value, by_id.get(id(value)))
+        for name, value in saved(model, without_frozen=without_frozen)
+    }
 
 
 def saved(model: nn.Module, *, without_frozen: bool) -> Iterator[tuple[str, torch.Tensor]]:
@@ -167,15 +162,16 @@ def saved(model: nn.Module, *, without_frozen: bool) -> Iterator[tuple[str, torc
             yield name, value
 
 
-def _whole(value: torch.Tensor, share: Share | None) -> torch.Tensor:
+def _told(value: Any, share: Share | None) -> torch.Tensor | Piece:
     if share is not None and (hasattr(value, "ds_id") or value.dtype != share.flat.dtype):
-        return share.whole(share.flat)
-    if hasattr(value, "ds_id"):  # frozen: no optimizer keeps it
-        import deepspeed
-
-        with deepspeed.zero.GatheredParameters([value]):
-            return value.detach().cpu().clone()
-    return value.detach()
+        return share.piece(share.flat)
+    if not hasattr(value, "ds_id"):
+        plain: torch.Tensor = value.detach()
+        return plain
+    cut = value.ds_tensor.detach()  # frozen: no optimizer keeps it
+    offset = min(dist.get_rank() * value.ds_tensor.ds_numel, value.ds_numel)
+    held = cut.reshape(-1).narrow(0, 0, min(value.ds_tensor.ds_numel, value.ds_numel - offset))
+    return Piece(torch.Size(value.ds_shape), cut.dtype, (value.ds_numel,), held, (offset,))
 
 
 @torch.no_grad()

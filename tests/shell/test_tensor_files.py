@@ -1,6 +1,8 @@
-"""Tensors of every kind come back from a checkpoint's files to the bit, in memory of their own."""
+"""Tensors of every kind come back from a checkpoint's files to the bit, mapped from the file."""
 
 import os
+import pathlib
+import shutil
 
 import safetensors.torch
 import torch
@@ -58,9 +60,17 @@ def test_the_files_are_plain_safetensors(tmp_path):
     assert sorted(os.listdir(path)) == ["manifest.json", "model.safetensors", "rng.safetensors"]
 
 
-def test_loaded_tensors_own_their_memory(tmp_path):
-    """They stay as they are when retention deletes the checkpoint or something writes to its file."""
-    path = saved(tmp_path, 3)
+def test_loaded_tensors_take_no_memory_and_outlive_their_checkpoint(tmp_path):
+    """They are the file itself, mapped: what copies from them holds one at a time, and retention may delete it."""
+    path = Store(tmp_path, "run").save("big", {"model": {"w": torch.arange(2**22)}}, {"iter": 1})  # 32 MiB
+    before = anonymous()
     tensor = Store(tmp_path, "run").load(path).tensors("model")["w"]
-    (path / "model.safetensors").write_bytes(bytes(1000))
-    assert torch.equal(tensor, torch.full((64,), 3.0))
+    shutil.rmtree(path)
+    assert int(tensor.sum()) == 2**21 * (2**22 - 1)
+    assert anonymous() - before < 8 * 2**20
+
+
+def anonymous():
+    """Bytes of this process in memory that no file backs."""
+    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
