@@ -37,7 +37,7 @@ def test_an_executor_has_the_protocols_verbs(spec):
     facts = Facts(modules=(), parameters=())
     made = executor(spec(), CPU, Layout(sharding(spec(), facts, 1), tensor_layout(spec(), facts, 1)))
     for verb in ("prepare", "joined", "backward", "accumulating", "clip_gradients", "step", "share_buffers", "save_state",
-                 "load_state", "save_optimizer", "load_optimizer", "whole", "placed"):  # fmt: skip
+                 "load_state", "save_optimizer", "load_optimizer", "in_pieces", "placed"):  # fmt: skip
         assert callable(getattr(made, verb))
 
 
