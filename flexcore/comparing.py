@@ -24,7 +24,8 @@ class Segment:
     """One start of the run and what it recorded, in order; steps are unpacked: one (iteration, lr, samples) each.
 
     Of several optimizers lr holds one each, in the plan's order.
-    resumed: iterations already done; validated: the validation due there was done too.
+    resumed: iterations already done; validated: the validation due there was done too. best: the score to beat of
+    each metric, where a run of mmengine's had set it.
     """
 
     plan: Plan
@@ -32,6 +33,7 @@ class Segment:
     validated: bool
     steps: tuple[tuple[int, float | tuple[float, ...], int], ...]
     events: tuple[Mapping[str, Any], ...]
+    best: tuple[tuple[str, float], ...] = ()
 
 
 @frozen(kw_only=True)
@@ -247,7 +249,7 @@ def _best_differences(kept: Sequence[Segment], segments: Sequence[Segment]) -> I
     """Best checkpoints follow from the logged metrics: replay the comparison and expect exactly those saves."""
     actual = {(e["iter"], e["name"]) for e in _events(kept, "save") if e["best"]}
     actual |= {entry for _, entry in _resumed(segments) if entry[1].startswith("best_")}
-    best: dict[str, float] = {}
+    best = {key: score for part in kept for key, score in part.best}
     expected = set()
     for plan, check in ((part.plan, e) for part in kept for e in part.events if e["event"] == "validate"):
         by_epoch = plan.timeline is not None and plan.timeline.by_epoch

@@ -211,6 +211,19 @@ class EnvCfg:
 
 
 @frozen(kw_only=True)
+class LoadFrom:
+    """Weights to start from: a checkpoint, a file or its URL.
+
+    revise_keys: (pattern, replacement) of re.sub, applied in turn to each name in the file, as mmengine's.
+    strict: False leaves out what does not fit, with a warning that names it.
+    """
+
+    path: str
+    revise_keys: tuple[tuple[str, str], ...] = ()
+    strict: bool = True
+
+
+@frozen(kw_only=True)
 class Config:
     """One training, validation or test job as asked for. Fields are FlexibleRunner's arguments, and ours.
 
@@ -236,7 +249,7 @@ class Config:
     default_hooks: tuple[HookSlot, ...] = ()
     custom_hooks: tuple[Hook, ...] = ()
     data_preprocessor: Component | None = None
-    load_from: str | None = None
+    load_from: str | LoadFrom | None = None
     resume: bool | str = False
     launcher: Literal["none", "pytorch", "slurm", "mpi"] | None = None
     env_cfg: EnvCfg = EnvCfg()
@@ -251,3 +264,9 @@ class Config:
     global_batch_size: int | None = None
     loss: Component | Supplied | None = None
     format_version: int = FORMAT_VERSION
+
+
+def weights_of(config: Config) -> LoadFrom | None:
+    """load_from with its settings, however it was written."""
+    given = config.load_from
+    return LoadFrom(path=given) if isinstance(given, str) else given

@@ -137,13 +137,17 @@ def _start(plan: Plan) -> Iterator[str]:
     match plan.start:
         case Fresh(because=because):
             yield row("starts", f"fresh: {because}")
-        case LoadWeights(path=path):
-            yield row("starts", f"from the weights of {path}")
+        case LoadWeights(path=path, revise_keys=revisions, strict=strict):
+            left = "" if strict else "; what does not fit is left out"
+            yield row("starts", f"from the weights of {path}{left}")
+            for pattern, replacement in revisions:
+                yield row("", f"names: {pattern!r} becomes {replacement!r}")
         case Resume(
-            path=path, epoch=epoch, iter=iteration, because=because
+            path=path, epoch=epoch, iter=iteration, because=because, writer=writer
         ):  # pragma: no branch - the last there is
             at = "" if iteration is None else f" at epoch {epoch}, iteration {iteration}"
-            yield row("starts", f"by resuming {path}{at}: {because}")
+            whose = "" if writer == "flexcore" else f"{writer}'s "
+            yield row("starts", f"by resuming {whose}{path}{at}: {because}")
 
 
 def _notes(plan: Plan) -> Iterator[str]:

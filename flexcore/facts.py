@@ -4,6 +4,9 @@ from typing import Literal
 
 from attrs import frozen
 
+Writer = Literal["flexcore", "mmengine"]
+"""Who may have written a checkpoint that is resumed."""
+
 
 @frozen(kw_only=True)
 class CheckpointFact:
@@ -17,6 +20,7 @@ class CheckpointFact:
         trajectory: (field, JSON text) of what decided its weights; see flexcore.starting.
         hooks: the keys under which it holds hooks' state; None: not known.
         record: the name all starts of its training are kept together under; see Plan.record.
+        writer: who wrote it; mmengine's is one file, whose epoch may be told wrong (see starting.counted).
     """
 
     path: str
@@ -31,6 +35,7 @@ class CheckpointFact:
     best: bool = False
     hooks: tuple[str, ...] | None = None
     record: str | None = None
+    writer: Writer = "flexcore"
 
 
 @frozen(kw_only=True)

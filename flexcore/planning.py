@@ -164,10 +164,10 @@ def _started(made: Plan, problems: list[Problem]) -> tuple[Plan, list[Problem]]:
         if not made.smoke
         else Fresh(because="a smoke run starts fresh")
     )
-    fact = starting.fact_of(start, made.facts)
+    fact, start = starting.fact_of(start, made.facts), starting.counted(start, made.timeline)
     if made.timeline is not None and fact is not None:
         now = trajectory(made) if fact.trajectory else ()  # costs as much as the rest of the plan
-        problems = [*problems, *starting.resume_problems(fact, now, made.timeline.max_iters)]
+        problems = [*problems, *starting.resume_problems(fact, now, made.timeline, made.config)]
         problems += starting.hook_notices(fact, made.hooks)
     problems = [*problems, *notices(made, start)]
     return evolve(  # an error among them leaves no plan: see plan()

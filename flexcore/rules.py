@@ -88,6 +88,8 @@ RULES: Mapping[str, Rule] = {
     "FC011": Rule("hook-state-left-behind", "warning", "What a hook has gathered goes on only in a hook of its own type."),
     "FC012": Rule("hook-starts-anew", "info", "A hook the checkpoint does not know has nothing to go on from."),
     "FC013": Rule("loop-without-state", "error", "A loop that says nothing of its state cannot go on where it stopped."),
+    "FC014": Rule("gradients-lost", "warning", "A checkpoint inside an accumulation window has no gradients of it."),
+    "FC015": Rule("epoch-told-otherwise", "info", "FlexibleRunner counts one too many where it saves again after a validation."),
     # FP: parallelism and precision
     "FP001": Rule("strategy-without-launcher", "error", "A distributed strategy needs ranks."),
     "FP002": Rule("launcher-without-environment", "error", "The launcher's variables are not there."),

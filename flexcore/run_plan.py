@@ -6,7 +6,7 @@ from attrs import frozen
 
 from flexcore.components import Component, Supplied
 from flexcore.config import Config, DataLoader
-from flexcore.facts import Facts
+from flexcore.facts import Facts, Writer
 from flexcore.hooks import PlannedHook
 from flexcore.loops import TTA
 from flexcore.plan_training import Batching, Optimizer, TrainData
@@ -32,10 +32,12 @@ class Fresh:
 
 @frozen(kw_only=True)
 class LoadWeights:
-    """Load model weights only; counters, optimizer and order start anew."""
+    """Load model weights only; counters, optimizer and order start anew. revise_keys, strict: as LoadFrom's."""
 
     NAME = "LoadWeights"
     path: str
+    revise_keys: tuple[tuple[str, str], ...] = ()
+    strict: bool = True
 
 
 @frozen(kw_only=True)
@@ -44,7 +46,7 @@ class Resume:
 
     epoch, iter: completed counts when it was saved; None while the checkpoint has not been looked at.
     validated: the validation due at that point is already done. record: the name of the record it goes on with;
-    None: the checkpoint is of another work_dir, or does not say.
+    None: the checkpoint is of another work_dir, or does not say. writer: whose format it is in.
     """
 
     NAME = "Resume"
@@ -54,6 +56,7 @@ class Resume:
     validated: bool = False
     because: str = ""
     record: str | None = None
+    writer: Writer = "flexcore"
 
 
 Start = Fresh | LoadWeights | Resume

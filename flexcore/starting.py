@@ -3,12 +3,15 @@
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
-from flexcore.config import Config
+from attrs import evolve
+
+from flexcore.config import Config, weights_of
 from flexcore.facts import CheckpointFact, Facts
 from flexcore.hooks import PlannedHook
 from flexcore.problems import Problem, shown
 from flexcore.rules import problem
 from flexcore.run_plan import Fresh, LoadWeights, Resume, Start
+from flexcore.timeline import Timeline, closes
 
 Change = Literal["resume-safe", "trajectory-changing", "incompatible"]
 
@@ -49,17 +52,19 @@ def newest(checkpoints: tuple[CheckpointFact, ...] | None, *, trains: bool = Tru
 
 def chosen(config: Config, facts: Facts, *, trains: bool = True) -> Start:
     """The starting point by DESIGN's matrix. (True, X) prefers work_dir's newest, so a requeued job goes on."""
-    resume, load_from = config.resume, config.load_from
+    resume, weights = config.resume, weights_of(config)
     if isinstance(resume, str):
         return _resumed(facts, facts.named_checkpoint, resume, "resume names it")
     if not resume:
-        return Fresh() if load_from is None else LoadWeights(path=load_from)
+        if weights is None:
+            return Fresh()
+        return LoadWeights(path=weights.path, revise_keys=weights.revise_keys, strict=weights.strict)
     found = newest(facts.checkpoints, trains=trains)
     if found is not None:
         return _resumed(facts, found, found.path, "newest complete checkpoint in work_dir")
-    if load_from is not None:
+    if weights is not None:
         held = "work_dir has not been looked at" if facts.checkpoints is None else "work_dir holds none"
-        return _resumed(facts, facts.named_checkpoint, load_from, f"load_from names it and {held}")
+        return _resumed(facts, facts.named_checkpoint, weights.path, f"load_from names it and {held}")
     if facts.checkpoints is None:
         return Fresh(because="resume=True, but work_dir has not been looked at")
     return Fresh(because="resume=True found no complete checkpoint in work_dir")
@@ -72,8 +77,15 @@ def _resumed(facts: Facts, fact: CheckpointFact | None, path: str, because: str)
     own = any((one.name, one.record) == (fact.name, fact.record) for one in facts.checkpoints or ())
     return Resume(
         path=path, epoch=fact.epoch, iter=fact.iter, validated=fact.validated, because=because,
-        record=fact.record if own else None,
+        record=fact.record if own else None, writer=fact.writer,
     )  # fmt: skip
+
+
+def counted(start: Start, clock: Timeline | None) -> Start:
+    """With the epoch its iterations come to: mmengine may tell one too many, where it saved again after a validation."""
+    if not isinstance(start, Resume) or start.writer == "flexcore" or start.iter is None or clock is None:
+        return start
+    return start if clock.epoch_length is None else evolve(start, epoch=clock.epoch_of(start.iter))
 
 
 def fact_of(start: Start, facts: Facts) -> CheckpointFact | None:
@@ -108,10 +120,15 @@ def differences(
 
 
 def resume_problems(
-    fact: CheckpointFact, trajectory: tuple[tuple[str, str], ...], total: int | None
+    fact: CheckpointFact, trajectory: tuple[tuple[str, str], ...], clock: Timeline, config: Config
 ) -> list[Problem]:
     """Why the checkpoint cannot be continued as planned, or what will differ if it is."""
-    found = []
+    if fact.writer == "mmengine" and config.global_batch_size is not None:
+        text = f"{shown(fact.path)} is mmengine's, which counts iterations in micro-batches; with global_batch_size they are global batches."
+        remedy = "Drop global_batch_size, or take its weights alone with load_from and resume=False."
+        return [problem("FC005", ("resume",), text, remedy)]
+    total = clock.max_iters
+    found = _mmengine_notices(fact, clock) if fact.writer == "mmengine" else []
     if not fact.resumable:
         text = f"{shown(fact.path)} holds weights only: saved inside an accumulation window, or with save_optimizer=False."
         found.append(problem("FC009", ("resume",), text, "Resume another checkpoint, or use load_from."))
@@ -123,6 +140,21 @@ def resume_problems(
         found.append(problem("FC007", ("resume",), text, "Raise the run's length to go on."))
     for name, change, then, now in differences(fact.trajectory, trajectory) if fact.trajectory else ():
         found.append(_difference(fact.path, name, change, then, now))
+    return found
+
+
+def _mmengine_notices(fact: CheckpointFact, clock: Timeline) -> list[Problem]:
+    """What means something else in a checkpoint of mmengine's."""
+    found = []
+    if fact.iter and clock.window > 1 and not closes(clock, fact.iter - 1):
+        text = f"{shown(fact.path)} was saved inside an accumulation window, whose gradients so far are lost, as when mmengine resumes it."
+        found.append(problem("FC014", ("resume",), text, "Resume another checkpoint to lose none."))
+    if clock.epoch_length is not None and clock.by_epoch and clock.epoch_of(fact.iter) != fact.epoch:
+        text = (
+            f"{shown(fact.path)} tells epoch {fact.epoch} and {fact.iter} iterations, which here are "
+            f"{clock.epoch_of(fact.iter)} epochs of {clock.epoch_length}; it goes on by its iterations."
+        )
+        found.append(problem("FC015", ("resume",), text, "Check the batch size if that is not meant."))
     return found
 
 

@@ -18,9 +18,7 @@ def add(commands: Any) -> None:
     verify.add_argument("places", metavar="CHECKPOINT", nargs="+", type=pathlib.Path, help="or a WORK_DIR")
     export = commands.add_parser("export", help="write a checkpoint's weights as safetensors")
     export.add_argument("checkpoint", metavar="CHECKPOINT", type=pathlib.Path)
-    export.add_argument(
-        "target", metavar="TARGET", type=pathlib.Path, help="FILE.safetensors, or a directory"
-    )
+    export.add_argument("target", metavar="TARGET", help="FILE.safetensors, a directory, or the URL of one")
     export.add_argument("--averages", action="store_true", help="EMAHook's averages instead of the weights")
     most = "in a directory, start another file before one grows larger (5GB)"
     export.add_argument("--max-shard-size", type=size, metavar="SIZE", default=5 * 10**9, help=most)

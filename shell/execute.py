@@ -10,7 +10,7 @@ from flexcore.facts import Facts
 from flexcore.planning import plan as make_plan
 from flexcore.problems import ConfigError
 from flexcore.run_plan import LoadWeights, Mode, Plan, Resume
-from shell import probe, processes, settling, weights
+from shell import adopting, probe, processes, remote, settling, weights
 from shell.assembling import Built, assemble, build
 from shell.checkpoints import DamagedCheckpoint, Loaded, RemoveFailed, Store
 from shell.environment import device_of, prepared, settle
@@ -24,9 +24,10 @@ from shell.loops import Stopper, train
 from shell.own_loops import LoopRun
 from shell.results import CheckpointRefused, RunResult
 from shell.run import Run
-from shell.saving import load_weights, put_weights, restore
+from shell.saving import load_weights, put_weights, renamed, restore
 from shell.stopping import StopSignals
 from shell.watchdog import watched
+from shell.words import is_url
 from shell.writing import CheckpointWriter
 
 NOTHING_KNOWN = Facts()
@@ -129,11 +130,11 @@ def _conducted(run: Run, built: Built, console: Console, signals: StopSignals, s
     try:
         if isinstance(run, LoopRun):
             run.attach(passes(run, built))
-        _start(run, store)
+        told = _start(run, store)
         _open(sinks, run.group)
         run.recorder.event("start", mode=plan.mode, iter=run.completed, epoch=run.epoch, validated=run.validated,
                            start=type(plan.start).__name__, from_=getattr(plan.start, "path", None),
-                           plan_digest=run.plan_digest, world_size=run.world_size)  # fmt: skip
+                           plan_digest=run.plan_digest, world_size=run.world_size, **told)  # fmt: skip
         run.stages.call("before_run")
         reason = _carried_out(run, built, signals)
         run.stages.call("after_run")
@@ -178,14 +179,21 @@ def _carried_out(run: Run, built: Built, signals: StopSignals) -> str:
     return reason
 
 
-def _start(run: Run, store: Store) -> None:
-    """Fresh, weights only, or the whole state."""
-    start = run.plan.start
+def _start(run: Run, store: Store) -> dict[str, Any]:
+    """Fresh, weights only, or the whole state; returns what the record needs to know of it besides the plan."""
+    start, told = run.plan.start, dict[str, Any]()
     if isinstance(start, LoadWeights):
-        if weights.is_foreign(start.path):
-            put_weights(run, weights.read(start.path), start.path)
+        here = str(remote.local(start.path, run.plan.names.work_dir)) if is_url(start.path) else start.path
+        if weights.is_foreign(here):
+            put_weights(run, renamed(weights.read(here), start), start.path, strict=start.strict)
         else:
-            load_weights(run, _loaded(store, start.path))
+            load_weights(run, _loaded(store, start.path), start)
+        run.stages.call("after_load_checkpoint", checkpoint=start.path)
+    elif isinstance(start, Resume) and start.writer == "mmengine":
+        if run.plan.mode == "train":
+            told = _adopt(run, start)
+        else:
+            put_weights(run, weights.read(start.path), start.path)
         run.stages.call("after_load_checkpoint", checkpoint=start.path)
     elif isinstance(start, Resume):
         loaded = _loaded(store, start.path)
@@ -197,6 +205,18 @@ def _start(run: Run, store: Store) -> None:
     if run.plan.mode == "train":
         for hook in run.stages.timed:
             hook.start(run)
+    return told
+
+
+def _adopt(run: Run, start: Resume) -> dict[str, Any]:
+    """Go on where mmengine's run stood."""
+    notes, best = adopting.adopt(run, start)
+    for note in notes:
+        run.logger.warning("%s", note)
+    run.completed = run.iter = run.started_at_iter = int(start.iter or 0)
+    run.epoch = int(start.epoch or 0)
+    run.logger.info("resumed mmengine's %s at iteration %d", start.path, run.completed)
+    return {"best": best} if best else {}
 
 
 def _resume(run: Run, store: Store, loaded: Loaded) -> None:

@@ -13,9 +13,11 @@ from shell import manifests
 from shell.checkpoints import whole
 from shell.hooks.ema import saved_averages
 from shell.manifests import SUFFIX, Manifest, sync_directory
+from shell.remote import Parts, RemoteFailed, send
 from shell.results import CheckpointRefused
 from shell.tensor_files import chunks, delete, unescaped, write_file
 from shell.weights import INDEX, WHOLE
+from shell.words import is_url
 
 HEADER: Mapping[str, str] = {"format": "pt"}
 
@@ -26,37 +28,53 @@ class ExportRefused(Exception):  # noqa: N818 - named for what happened
     """Where the weights were to go, and why nothing was written there."""
 
 
-def export(checkpoint: pathlib.Path, target: pathlib.Path, *, averages: bool, max_shard: int) -> int:
+def export(checkpoint: pathlib.Path, target: str | pathlib.Path, *, averages: bool, max_shard: int) -> int:
     """Write the weights and return how many tensors they are; every byte read is verified before.
 
-    A target ending in .safetensors becomes one file. Any other becomes a directory as Hugging Face's libraries read it:
-    model.safetensors, or shards of at most `max_shard` bytes (a larger tensor has one of its own) with their index.
-    averages: an EMAHook's in place of the weights they average.
+    target: a path or a URL. Ending in .safetensors it becomes one file; any other becomes a directory as Hugging Face's
+    libraries read it: model.safetensors, or shards of at most `max_shard` bytes (a larger tensor has one of its own)
+    with their index. averages: an EMAHook's in place of the weights they average.
 
     Raises:
         DamagedCheckpoint, CheckpointRefused: the checkpoint is not whole, or has no averages. ExportRefused: the target
             is there already, or cannot be written. Either way nothing is left behind.
     """
-    if os.path.lexists(target):
+    target = str(target)
+    if not is_url(target) and os.path.lexists(target):
         raise ExportRefused(f"{target} is there already. Name a new file or directory, or remove it.")
     manifest = whole(checkpoint)
     with _weights(manifest) as stored:
         weights = {**stored, **_averages(manifest)} if averages else stored
-        temporary = target.with_name(f"{manifests.TEMPORARY}{target.name}")
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            delete(temporary)
-            if target.suffix == SUFFIX:
-                write_file(temporary, chunks(weights, HEADER))
-            else:
-                _write_directory(temporary, weights, max_shard)
-            temporary.rename(target)
-            sync_directory(target.parent)
-        except OSError as error:
-            raise ExportRefused(f"{target} cannot be written: {error.strerror or error}.") from error
-        finally:
-            delete(temporary)
+        alone = target.endswith(SUFFIX)
+        files = {"": chunks(weights, HEADER)} if alone else dict(_in_directory(weights, max_shard))
+        if is_url(target):
+            try:
+                send(target, files)
+            except RemoteFailed as error:
+                raise ExportRefused(str(error)) from error
+        else:
+            _write(pathlib.Path(target), files)
         return len(weights)
+
+
+def _write(target: pathlib.Path, files: Mapping[str, Parts]) -> None:
+    """Under a temporary name, which is its own once all is written."""
+    temporary = target.with_name(f"{manifests.TEMPORARY}{target.name}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        delete(temporary)
+        if "" not in files:
+            temporary.mkdir()
+        for name, parts in files.items():
+            write_file(temporary / name if name else temporary, parts)
+        if "" not in files:
+            sync_directory(temporary)
+        temporary.rename(target)
+        sync_directory(target.parent)
+    except OSError as error:
+        raise ExportRefused(f"{target} cannot be written: {error.strerror or error}.") from error
+    finally:
+        delete(temporary)
 
 
 @contextmanager
@@ -76,8 +94,8 @@ def _averages(manifest: Manifest) -> Tensors:
     return averaged
 
 
-def _write_directory(directory: pathlib.Path, weights: Tensors, max_shard: int) -> None:
-    directory.mkdir()
+def _in_directory(weights: Tensors, max_shard: int) -> Iterator[tuple[str, Parts]]:
+    """(name, bytes) of each file, the index last."""
     shards = list(_shards(weights, max_shard))
     names = (
         [WHOLE]
@@ -85,13 +103,12 @@ def _write_directory(directory: pathlib.Path, weights: Tensors, max_shard: int) 
         else [f"model-{i:05}-of-{len(shards):05}{SUFFIX}" for i in range(1, len(shards) + 1)]
     )
     for name, shard in zip(names, shards, strict=True):
-        write_file(directory / name, chunks(shard, HEADER))
+        yield name, chunks(shard, HEADER)
     if len(shards) > 1:
         total = sum(_size(tensor) for tensor in weights.values())
         placed = {key: name for name, shard in zip(names, shards, strict=True) for key in shard}
         index = {"metadata": {"total_size": total}, "weight_map": placed}
-        write_file(directory / INDEX, [json.dumps(index, indent=2).encode()])
-    sync_directory(directory)
+        yield INDEX, [json.dumps(index, indent=2).encode()]
 
 
 def _shards(weights: Tensors, most: int) -> Iterator[Tensors]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import evolve
 
 from flexcore import launchers
-from flexcore.config import Config
+from flexcore.config import Config, weights_of
 from flexcore.facts import CheckpointFact, Facts
 from flexcore.problems import ConfigError, Path
 from flexcore.rules import problem
@@ -91,8 +91,9 @@ def checkpoints(given: Facts, config: Config, names: Names) -> Facts:
         remedy = "Name a directory that can be read and written."
         path: Path = ("work_dir",) if names.out_dir is None else ("default_hooks", "checkpoint", "out_dir")
         raise ConfigError([problem("FC010", path, text, remedy)]) from error
-    path = config.resume if isinstance(config.resume, str) else config.load_from
-    named = None if path is None else _named(path)
+    weights = weights_of(config)
+    path = config.resume if isinstance(config.resume, str) else weights and weights.path
+    named = None if path is None else _named(path, resumes=config.resume is not False)
     return evolve(given, checkpoints=complete, named_checkpoint=named, free_disk=free)
 
 
@@ -104,11 +105,17 @@ def _standing(root: pathlib.Path) -> tuple[CheckpointFact, ...]:
     return tuple(fact_of(manifest) for manifest in manifests.scan(root).complete)
 
 
-def _named(path: str) -> CheckpointFact | None:
+def _named(path: str, *, resumes: bool) -> CheckpointFact | None:
     from shell import manifests
 
     found = manifests.read(pathlib.Path(path))
-    return evolve(fact_of(found), path=path) if isinstance(found, manifests.Manifest) else None
+    if isinstance(found, manifests.Manifest):
+        return evolve(fact_of(found), path=path)
+    if not resumes or not pathlib.Path(path).is_file():
+        return None
+    from shell import mmengine_files
+
+    return mmengine_files.fact(path)
 
 
 def _free(path: pathlib.Path) -> int:

@@ -79,8 +79,9 @@ def segment_of(plan: Plan, recorded: list[dict[str, Any]]) -> Segment | None:
     ]  # fmt: skip
     others = tuple(event for event in recorded if event["event"] != "steps")
     return Segment(
-        plan=plan, resumed=start["iter"], validated=start["validated"], steps=tuple(steps), events=others
-    )
+        plan=plan, resumed=start["iter"], validated=start["validated"], steps=tuple(steps), events=others,
+        best=tuple(start.get("best", {}).items()),
+    )  # fmt: skip
 
 
 def _rates(column: Any, plan: Plan) -> list[Any]:

@@ -7,6 +7,7 @@ from typing import Any, Protocol, TypeAlias
 import torch
 
 from flexcore.plan_files import trajectory
+from flexcore.run_plan import LoadWeights
 from shell import fitting
 from shell.checkpoints import Loaded
 from shell.environment import reseed
@@ -148,13 +149,17 @@ def _of(states: Any, name: str | None) -> Any:
     return states if name is None else states["several"][name]
 
 
-def load_weights(run: Run, loaded: Loaded) -> None:
-    """Put parameters and buffers back.
+def load_weights(run: Run, loaded: Loaded, start: LoadWeights | None = None) -> None:
+    """Put parameters and buffers back, as they are or as the start says.
 
     Raises:
         CheckpointRefused: their names or shapes are not the model's.
     """
-    put_weights(run, loaded.tensors("model"), loaded.manifest.path)
+    path, tensors = loaded.manifest.path, loaded.tensors("model")
+    if start is None:
+        put_weights(run, tensors, path)
+    else:
+        put_weights(run, renamed(tensors, start), path, strict=start.strict)
     _load_averages(run, loaded)
 
 
@@ -180,6 +185,18 @@ def put_weights(run: Run, tensors: Mapping[str, torch.Tensor], path: str, *, str
             if name not in odd
         }
     )
+
+
+def renamed(tensors: Mapping[str, torch.Tensor], start: LoadWeights) -> Mapping[str, torch.Tensor]:
+    """Under the names that the start gives them.
+
+    Raises:
+        CheckpointRefused: two tensors would have one name.
+    """
+    try:
+        return fitting.revised(tensors, start.revise_keys) if start.revise_keys else tensors
+    except ValueError as error:
+        raise CheckpointRefused(f"{start.path}: {error}. Correct the patterns.") from error
 
 
 def _load_averages(run: Run, loaded: Loaded) -> None:

@@ -15,11 +15,12 @@ from flexcore.plan_files import config_digest, plan_digest
 from flexcore.planning import plan as make_plan
 from flexcore.problems import ConfigError, Problem
 from flexcore.rules import problem
-from flexcore.run_plan import Environment, Fresh, LoadWeights, Mode, Plan, Resume, Start
+from flexcore.run_plan import Environment, Fresh, LoadWeights, Mode, Plan, Resume
 from shell import building, manifests, probe
 from shell.locking import LockUnavailable, WorkDirLocked
 from shell.processes import Group
 from shell.results import EXIT_CODES, CheckpointRefused, StalePlan
+from shell.words import is_url
 
 
 class PeerFailed(Exception):  # noqa: N818 - named for what happened
@@ -182,23 +183,42 @@ def _compare(seen: Facts, group: Group) -> None:
 
 def _check_named(plan: Plan) -> None:
     start, known = plan.start, {fact.path for fact in plan.facts.checkpoints or ()}
-    if isinstance(start, Fresh) or start.path in known:
+    if isinstance(start, Fresh) or start.path in known or is_url(start.path):
         return
     if _is_foreign(start):
-        from shell import weights
-
-        weights.check(start.path)
+        _check_foreign(start)
         return
     found = manifests.read(pathlib.Path(start.path))
     if isinstance(found, manifests.Damaged):
         raise CheckpointRefused(f"{start.path}: {found.reason}")
 
 
-def _is_foreign(start: Start) -> bool:
-    """Weights that others wrote, which have been looked at; anything else that is named is a checkpoint."""
+def _is_foreign(start: LoadWeights | Resume) -> bool:
+    """What others wrote and has been looked at; anything else that is named is a checkpoint of ours."""
     from shell import weights
 
-    return isinstance(start, LoadWeights) and weights.is_foreign(start.path)
+    return weights.is_foreign(start.path)
+
+
+def _fetch(url: str, work_dir: str) -> None:
+    """Weights from afar, before any rank reads them."""
+    from shell import remote, weights
+
+    found = remote.fetched(url, work_dir)
+    weights.check(str(remote.local(url, work_dir)))
+    hashes = ", ".join(f"{one.name} {one.size:,} bytes SHA-256 {one.sha256}" for one in found.files[:4])
+    print(
+        f"flexcore: {url} is {hashes}{', ...' if len(found.files) > 4 else ''}", file=sys.stderr, flush=True
+    )
+
+
+def _check_foreign(start: LoadWeights | Resume) -> None:
+    from shell import mmengine_files, weights
+
+    if isinstance(start, LoadWeights):
+        weights.check(start.path)
+    else:
+        mmengine_files.opened(start.path)
 
 
 def started(plan: Plan, group: Group) -> Plan:
@@ -234,6 +254,9 @@ def _verified(plan: Plan) -> Facts:
         facts = probe.checkpoints(plan.facts, plan.config, plan.names) if not plan.smoke else plan.facts
         plan = replanned(plan, facts)
         if not isinstance(plan.start, Resume | LoadWeights) or _is_foreign(plan.start):
+            return facts
+        if is_url(plan.start.path):
+            _fetch(plan.start.path, plan.names.work_dir)
             return facts
         manifest = manifests.read(pathlib.Path(plan.start.path))
         reasons = (

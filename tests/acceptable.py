@@ -320,6 +320,9 @@ def _checkpoint(config: Section, hook: Section) -> Rules:
 def _rest(config: Section, _: Facts) -> Rules:
     resume, load_from = config.get("resume", False), config.get("load_from")
     yield "one start", isinstance(resume, str) and load_from is not None
+    if isinstance(load_from, dict):
+        yield "settings for weights alone", resume is True
+        load_from = load_from["path"]
     yield (
         "a checkpoint's path",
         any(isinstance(path, str) and not path.strip() for path in (resume, load_from)),

@@ -396,7 +396,8 @@ def jobs(draw: st.DrawFn) -> tuple[dict[str, Any], Facts]:
     _maybe(draw, config, "auto_scale_lr", {"enable": True, "base_batch_size": 16},
            st.sampled_from([{"enable": True}, {"enable": False, "base_batch_size": 0}]))  # fmt: skip
     _maybe(draw, config, "resume", draw(st.booleans()), st.sampled_from(["w/epoch_1", ""]))
-    _maybe(draw, config, "load_from", "w/epoch_2", " ")
+    revised = {"path": "w/epoch_2", "revise_keys": [["^a", ""]], "strict": False}
+    _maybe(draw, config, "load_from", st.sampled_from(["w/epoch_2", revised]), " ")
     _maybe(
         draw,
         config,

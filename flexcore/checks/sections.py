@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 
 from flexcore.components import Component, Data
-from flexcore.config import AmpOptim, Config
+from flexcore.config import AmpOptim, Config, LoadFrom, weights_of
 from flexcore.facts import Facts
 from flexcore.loops import EpochLoop, OwnTrainLoop
 from flexcore.problems import Path, Problem, did_you_mean, shown, usable
@@ -36,17 +36,42 @@ def groups(config: Config, _: Facts, broken: frozenset[str]) -> Iterator[Problem
 
 
 def starting(config: Config, _: Facts, __: frozenset[str]) -> Iterator[Problem]:
-    if isinstance(config.resume, str) and config.load_from is not None:
-        text = f"names {shown(config.resume)} while load_from names {shown(config.load_from)}; a run starts from one."
+    weights = weights_of(config)
+    if isinstance(config.resume, str) and weights is not None:
+        text = f"names {shown(config.resume)} while load_from names {shown(weights.path)}; a run starts from one."
         yield problem("FC001", ("resume",), text, "Keep resume, or write resume=True with load_from.")
-    for path, value in ((("resume",), config.resume), (("load_from",), config.load_from)):
+    place: Path = ("load_from", "path") if isinstance(config.load_from, LoadFrom) else ("load_from",)
+    named = ((("resume",), config.resume), (place, weights and weights.path))
+    for path, value in named:
         if isinstance(value, str) and not usable(value):
             yield problem(
                 "FC010", path, f"is not a usable path: {shown(value)}.", "Name a checkpoint or remove it."
             )
-        elif isinstance(value, str) and "://" in value:
-            text = f"is {shown(value)}, and nothing is fetched: weights come from files."
-            yield problem("FK014", path, text, "Download it and name the file.")
+        elif isinstance(value, str) and "://" in value and config.resume is not False:
+            text = (
+                f"is {shown(value)}, and what is resumed must be looked at before the run: it is not fetched."
+            )
+            yield problem(
+                "FC010", path, text, "Download it and name the file, or take its weights alone: resume=False."
+            )
+    if weights is not None:
+        yield from _revisions(weights, resumes=config.resume is True)
+
+
+def _revisions(weights: LoadFrom, *, resumes: bool) -> Iterator[Problem]:
+    if resumes and (weights.revise_keys or not weights.strict):
+        text = "has settings for weights alone, and with resume=True all of a checkpoint is taken as it is."
+        yield problem("FK019", ("load_from",), text, "Name the path alone, or write resume=False.")
+    for index, (pattern, replacement) in enumerate(weights.revise_keys):
+        place: Path = ("load_from", "revise_keys", index)
+        wrong = list(_pattern((*place, 0), pattern))
+        yield from wrong
+        try:
+            if not wrong:
+                re.compile(pattern).sub(replacement, "")
+        except (re.error, IndexError, OverflowError) as error:
+            text = f"does not fit its pattern: {shown(replacement)}: {error}."
+            yield problem("FK020", (*place, 1), text, "Name the groups that the pattern has.")
 
 
 def ranges(config: Config, _: Facts, __: frozenset[str]) -> Iterator[Problem]:

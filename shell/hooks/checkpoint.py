@@ -23,7 +23,7 @@ class CheckpointHook:
         self.due: float = float("inf")
         self.standing: list[str] = []
         self.timed: list[str] = []
-        self.best: dict[str, tuple[float, str]] = {}
+        self.best: dict[str, tuple[float, str | None]] = {}  # None: its checkpoint is not of this store
         self.stopped: list[str] = []
         self.last: tuple[str, int] | None = None
         self._next: tuple[int, int] | None = None
@@ -157,7 +157,8 @@ class CheckpointHook:
             for entry in saving.best
             if (entry.key or next(iter(self.best), None)) in self.best
         ]
-        name = next(iter([*best, *self.stopped, *reversed(self.standing)]), None)
+        own = [name for name in best if name is not None]
+        name = next(iter([*own, *self.stopped, *reversed(self.standing)]), None)
         if name is None:
             run.logger.warning("published_keys: no checkpoint stands to be published")
         else:
@@ -203,7 +204,7 @@ class CheckpointHook:
         name = best_name(key, clock.by_epoch, units)
         undo = self._as_now()
         self.best[key] = (score, name)
-        retire = [name_before] if name_before not in (None, name) else []
+        retire = [] if name_before in (None, name) else [name_before]
         self.save(run, name, run.completed, undo=undo, validated=True, retire=retire, best=True)
 
     def state_dict(self) -> dict[str, Any]:

@@ -161,7 +161,11 @@ def test_hooks_with_their_priorities_and_stages():
     [
         ({}, KNOWN, "fresh: nothing was asked to be loaded"),
         ({"load_from": "w.pth"}, KNOWN, "from the weights of w.pth"),
+        ({"load_from": {"path": "w.pth", "strict": False}}, KNOWN,
+         "from the weights of w.pth; what does not fit is left out"),
         ({"resume": "x"}, KNOWN, "by resuming x: resume names it"),
+        ({"resume": True}, evolve(KNOWN, checkpoints=(evolve(checkpoint(50), writer="mmengine", epoch=9),)),
+         "by resuming mmengine's w/checkpoints/iter_50 at epoch 2, iteration 50: newest complete checkpoint in work_dir"),
         ({"resume": True}, evolve(KNOWN, checkpoints=(evolve(checkpoint(50), epoch=2),)),
          "by resuming w/checkpoints/iter_50 at epoch 2, iteration 50: newest complete checkpoint in work_dir"),
     ],
@@ -179,4 +183,13 @@ def test_notes_are_what_is_unknown_and_what_was_noticed():
             "info         runner_type: is 'x' and changes nothing: there are no registries, types are import paths. "
             "Nothing to do. [FK023]"
         ),
+    ]
+
+
+def test_revised_names_are_told_one_a_line():
+    config = base(load_from={"path": "w.pth", "revise_keys": [["^a", "b"], ["c$", ""]]})
+    assert list(explaining._start(flexcore.plan(config, KNOWN))) == [
+        "starts       from the weights of w.pth",
+        "             names: '^a' becomes 'b'",
+        "             names: 'c$' becomes ''",
     ]

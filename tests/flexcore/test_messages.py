@@ -956,13 +956,62 @@ CASES: dict[str, tuple[Any, Facts, list[str]]] = {
             "compile.options: is given with mode, and torch.compile takes one of them. Keep one of them. [FK019]",
         ],
     ),
-    "FK014 far away": (
-        base(load_from="https://host/net.pth"),
+    "FC010 far away": (
+        base(resume=True, load_from="https://host/net.pth"),
         KNOWN,
         [
             (
-                "load_from: is 'https://host/net.pth', and nothing is fetched: weights come from files. "
-                "Download it and name the file. [FK014]"
+                "load_from: is 'https://host/net.pth', and what is resumed must be looked at before the run: it is not "
+                "fetched. Download it and name the file, or take its weights alone: resume=False. [FC010]"
+            ),
+        ],
+    ),
+    "FK020 revise_keys": (
+        base(
+            load_from={
+                "path": "w.pth",
+                "revise_keys": [["^a", "b"], ["(", ""], ["(a)", r"\2"], ["a", r"\g<n>"]],
+            }
+        ),
+        KNOWN,
+        [
+            (
+                "load_from.revise_keys.1.0: is not a regular expression: '(': missing ), unterminated subpattern at "
+                "position 0. Correct the pattern. [FK020]"
+            ),
+            (
+                "load_from.revise_keys.2.1: does not fit its pattern: '\\\\2': invalid group reference 2 at position 1. "
+                "Name the groups that the pattern has. [FK020]"
+            ),
+            (
+                "load_from.revise_keys.3.1: does not fit its pattern: '\\\\g<n>': unknown group name 'n'. "
+                "Name the groups that the pattern has. [FK020]"
+            ),
+        ],
+    ),
+    "FK019 settings for weights alone": (
+        base(resume=True, load_from={"path": "w.pth", "strict": False}),
+        KNOWN,
+        [
+            (
+                "load_from: has settings for weights alone, and with resume=True all of a checkpoint is taken as it is. "
+                "Name the path alone, or write resume=False. [FK019]"
+            ),
+        ],
+    ),
+    "FK010 load_from": (
+        base(load_from={"path": " ", "revise": 1}),
+        KNOWN,
+        ['load_from.revise: is not a setting of LoadFrom. Did you mean "revise_keys"? [FK010]'],
+    ),
+    "FC005 mmengine": (
+        base(resume=True, global_batch_size=16),
+        evolve(resumed(), checkpoints=(checkpoint(50, writer="mmengine", trajectory=None),)),
+        [
+            (
+                "resume: 'w/checkpoints/iter_50' is mmengine's, which counts iterations in micro-batches; with "
+                "global_batch_size they are global batches. Drop global_batch_size, or take its weights alone with "
+                "load_from and resume=False. [FC005]"
             ),
         ],
     ),
@@ -1577,6 +1626,8 @@ INFOS: dict[str, tuple[Any, Facts, list[str]]] = {
 
 ELSEWHERE = {
     "FC013",
+    "FC014",
+    "FC015",
     "FK024",
     "FP008",
     "FK001",
@@ -1588,7 +1639,7 @@ ELSEWHERE = {
     "FK007",
     "FK024",
     *(code for code in RULES if code.startswith(("FO", "FP01", "FP04", "FP050"))),
-}  # files are the shell's, plan files below, facts test_observed's; what optimizers train has test_several, and what is cut
+}  # files are the shell's, plan files below, facts test_observed's; mmengine has test_starting, what optimizers train test_several, and what is cut
 # test_tensor_parallel
 
 

@@ -8,6 +8,7 @@ from flexcore import starting
 from flexcore.facts import CheckpointFact, Facts
 from flexcore.problems import Problem
 from flexcore.run_plan import Fresh, LoadWeights, Resume
+from tests.flexcore.base import KNOWN, base
 
 
 def standing(name="epoch_2", **changes):
@@ -146,6 +147,32 @@ WORDS = [
 @pytest.mark.parametrize("size", [1, 200, 201])
 def test_a_difference_in_words(name, change, severity, remedy, size):
     fact, then = standing(trajectory=((name, "t" * size),)), "t" * size if size < 201 else "t" * 197 + "..."
-    (found,) = starting.resume_problems(fact, ((name, "now"),), None)
+    plan = flexcore.plan(base(), KNOWN)
+    endless = evolve(plan.timeline, max_iters=None)
+    (found,) = starting.resume_problems(fact, ((name, "now"),), endless, plan.config)
     text = f"'{fact.path}' was trained with {name} {then}, this run has now ({change})."
     assert found == Problem(code="FC005", path=("resume",), message=text, remedy=remedy, severity=severity)
+
+
+@pytest.mark.parametrize(("iteration", "told"), [(6, 3), (6, 2), (7, 2)])
+def test_mmengines_checkpoints_go_on_by_their_iterations(iteration, told):
+    """Its epoch may be one too many; windows that are open lose their gradients."""
+    fact = CheckpointFact(path="w/x.pth", name="x.pth", epoch=told, iter=iteration, writer="mmengine")
+    wrapper = {"type": "OptimWrapper", "optimizer": {"type": "SGD", "lr": 0.1}, "accumulative_counts": 2}
+    made = flexcore.plan(
+        base(resume="w/x.pth", optim_wrapper=wrapper), evolve(KNOWN, named_checkpoint=fact, train_samples=12)
+    )
+    assert (made.timeline.epoch_length, made.start.epoch, made.start.iter) == (3, 2, iteration)
+    found = {notice.code: str(notice) for notice in made.notices if notice.code in ("FC014", "FC015")}
+    expected = {}
+    if iteration == 7:
+        expected["FC014"] = (
+            "resume: 'w/x.pth' was saved inside an accumulation window, whose gradients so far are lost, as when mmengine "
+            "resumes it. Resume another checkpoint to lose none. [FC014]"
+        )
+    if told == 3:
+        expected["FC015"] = (
+            "resume: 'w/x.pth' tells epoch 3 and 6 iterations, which here are 2 epochs of 3; it goes on by its iterations. "
+            "Check the batch size if that is not meant. [FC015]"
+        )
+    assert found == expected
