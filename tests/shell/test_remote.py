@@ -1,6 +1,6 @@
 """Weights by URL: fetched once, verified, used by every rank; sent whole or not at all."""
 
-# ruff: noqa: C408 - configs are written as FlexibleRunner's are
+
 
 import contextlib
 import functools
