@@ -158,6 +158,11 @@ class CheckpointWriter:
             self._channel = Channel(run.rank, group)
         return self._channel
 
+    @property
+    def saves_best(self) -> bool:
+        """Whether the one on its way is a best one."""
+        return self._pending is not None and self._pending.order.best
+
     def settled(self, run: Run) -> None:
         """Wait for the one on its way, and have every rank know what became of it.
 

@@ -196,10 +196,12 @@ class CheckpointHook:
     def _consider(self, run: Run, key: str, rule: Literal["greater", "less"], score: float) -> None:
         clock = run.plan.timeline
         assert clock is not None
-        self.writer.settled(run)
-        score_before, name_before = self.best.get(key, (None, None))
-        if not is_better(rule, score, score_before):
+        if self.writer.saves_best:  # what it is compared with must stand
+            self.writer.settled(run)
+        if not is_better(rule, score, self.best.get(key, (None, None))[0]):
             return
+        self.writer.settled(run)
+        name_before = self.best.get(key, (None, None))[1]
         units = run.epoch if clock.by_epoch else run.completed
         name = best_name(key, clock.by_epoch, units)
         undo = self._as_now()

@@ -176,10 +176,13 @@ class Tallying(Counting):
 
 
 class Breaks:
-    """Fails in the second iteration, on every rank."""
+    """Fails before one iteration, 0-based, on every rank."""
+
+    def __init__(self, at: int = 1) -> None:
+        self.at = at
 
     def before_train_iter(self, run: Any, **_: Any) -> None:
-        if run.iter == 1:
+        if run.iter == self.at:
             raise RuntimeError("breaks")
 
 
