@@ -185,7 +185,20 @@ def planned_hooks(config: Config, facts: Facts) -> tuple[PlannedHook, ...]:
         _planned_hook(place, hook, key, seen.get(place), plateaued)
         for (place, hook), key in zip(registered, state_keys(hook for _, hook in registered), strict=True)
     ]
-    return tuple(sorted(planned, key=lambda hook: hook.priority))
+    return _saved_after(sorted(planned, key=lambda hook: hook.priority))
+
+
+SAVING_STAGES = frozenset({"after_train_iter", "after_train_epoch"})
+
+
+def _saved_after(planned: list[PlannedHook]) -> tuple[PlannedHook, ...]:
+    """CheckpointHook behind every hook whose state it would else save without what is about to be seen in that stage."""
+    at = next((i for i, hook in enumerate(planned) if isinstance(hook.hook, Checkpoint)), len(planned))
+    behind = [
+        i for i, hook in enumerate(planned) if i > at and hook.stateful and SAVING_STAGES & {*(hook.stages or ())}
+    ]  # fmt: skip
+    last = max(behind, default=at)
+    return (*planned[:at], *planned[at + 1 : last + 1], *planned[at : at + 1], *planned[last + 1 :])
 
 
 def _planned_hook(

@@ -13,6 +13,7 @@ from flexcore.problems import ConfigError, Path
 from flexcore.rules import problem
 from flexcore.run_plan import Evaluation
 from shell.data import batch_size, to_device
+from shell.hooks.checkpoint import CheckpointHook
 from shell.optimizer_states import restore_rng, rng_state
 from shell.predictions import Predictions
 from shell.run import Run
@@ -53,7 +54,8 @@ class Anew:
 def evaluate(run: Run, part: Evaluation, mode: str) -> dict[str, float]:
     """Run every loader; the metrics, the same on every rank. mode: "val" or "test", as hook stages have it.
 
-    Training is not touched: each module's mode and every random stream are as before.
+    Training is not touched: each module's mode and every random stream are as before. What is best is saved then, as
+    what training goes on from.
     """
     started = perf_counter()
     streams, modes = rng_state(), [(module, module.training) for module in run.called.modules()]
@@ -74,6 +76,9 @@ def evaluate(run: Run, part: Evaluation, mode: str) -> dict[str, float]:
     run.stages.call(f"after_{mode}_epoch", metrics=values)
     run.stages.call(f"after_{mode}")
     restore_rng(streams)
+    for hook in run.stages.hooks:
+        if isinstance(hook, CheckpointHook):
+            hook.save_best(run)
     return values
 
 
@@ -195,6 +200,21 @@ class Metrics:
             else:
                 values[name] = float(found)
         return values
+
+    def state_dict(self) -> dict[str, Any]:
+        """What those keep from one evaluation to the next that tell it and take it back; a torchmetrics metric, unless asked to, nothing."""
+        told = {name: metric.state_dict() for name, metric in self.named if _keeps(metric)}
+        return {name: dict(state) for name, state in told.items() if state}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """By name; a metric that the checkpoint does not know begins anew."""
+        for name, metric in self.named:
+            if name in state and _keeps(metric):
+                metric.load_state_dict(state[name])
+
+
+def _keeps(metric: Any) -> bool:
+    return hasattr(metric, "state_dict") and hasattr(metric, "load_state_dict")
 
 
 def _modules(metric: Any) -> list[Any]:

@@ -73,16 +73,16 @@ def gathered(run: Run, own: list[Any]) -> tuple[Files, dict[str, Any]]:
     """(tensors by file, JSON state): model, optimizer by parameter name, hooks, scaler, and what is each data rank's own."""
     hooks, hook_tensors = split(run.strategy.in_pieces(hook_states(run)))
     tensors: dict[str, Mapping[str, AnyTensor]] = {"model": dict(run.strategy.save_state())}
-    if hook_tensors:
-        tensors["hooks"] = hook_tensors
+    metrics, metric_tensors = split(metric_states(run))
+    tensors |= {stem: own for stem, own in (("hooks", hook_tensors), ("metrics", metric_tensors)) if own}
     if run.plan.saving is not None and run.plan.saving.weights_only:
-        return tensors, {"hooks": hooks}
+        return tensors, {"hooks": hooks, "metrics": metrics}
     optimizer, tensors["optimizer"] = split(
         _alone({name: run.strategy.save_optimizer(one.optimizer) for name, one in run.optim_wrapper.each})
     )
     scaler = _alone({name: one.scaler_state() for name, one in run.optim_wrapper.each})
-    state = {"optimizer": optimizer, "hooks": hooks, "rng": [rng for rng, _, _ in own], "replay": [replay for _, replay, _ in own],
-             "scaler": scaler}  # fmt: skip
+    state = {"optimizer": optimizer, "hooks": hooks, "metrics": metrics, "rng": [rng for rng, _, _ in own],
+             "replay": [replay for _, replay, _ in own], "scaler": scaler}  # fmt: skip
     stands = run.loop_state()
     if stands is not None:
         state["loop"], found = split({"own": stands})
@@ -100,6 +100,23 @@ def hook_states(run: Run) -> dict[str, Any]:
     """state_dict of each hook that has one, by its key in the plan."""
     placed = zip(run.plan.hooks, run.stages.hooks, strict=True)
     return {planned.key: hook.state_dict() for planned, hook in placed if hasattr(hook, "state_dict")}
+
+
+def metric_states(run: Run) -> dict[str, Any]:
+    """The last evaluation's values, which hooks may look at, and what the metrics of each loader keep."""
+    return {
+        "values": dict(run.metrics),
+        "kept": [metrics.state_dict() for _, metrics in run.eval_feeds.get("val", ())],
+    }
+
+
+def restore_metrics(run: Run, states: Mapping[str, Any]) -> None:
+    """Other loaders than the checkpoint's begin anew."""
+    run.metrics = dict(states["values"])
+    feeds = run.eval_feeds.get("val", ())
+    if len(feeds) == len(states["kept"]):
+        for (_, metrics), kept in zip(feeds, states["kept"], strict=True):
+            metrics.load_state_dict(kept)
 
 
 def restore(run: Run, loaded: Loaded) -> list[str]:
@@ -123,6 +140,9 @@ def restore(run: Run, loaded: Loaded) -> list[str]:
         if planned.key in state["hooks"] and hasattr(hook, "load_state_dict"):
             given = tensors if isinstance(hook, EMAHook) else Own(tensors)  # which copies what it keeps
             hook.load_state_dict(join(state["hooks"][planned.key], given))
+    if "metrics" in state:
+        kept = Own(loaded.tensors("metrics") if "metrics" in loaded.stems else {})
+        restore_metrics(run, join(state["metrics"], kept))
     if "loop" in state:
         stands = join(state["loop"], Own(loaded.tensors("loop") if "loop" in loaded.stems else {}))
         places = state["places"]

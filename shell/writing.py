@@ -19,7 +19,7 @@ from shell.checkpoints import DamagedCheckpoint, RemoveFailed, SaveFailed, Store
 from shell.locking import WorkDirLost
 from shell.pieces import Channel, Piece
 from shell.run import Run
-from shell.saving import contents, hook_states
+from shell.saving import contents, hook_states, metric_states
 from shell.settling import raise_together
 from shell.state_tensors import split
 from shell.tensor_files import AnyTensor
@@ -210,20 +210,19 @@ class CheckpointWriter:
         if self.store is None and not run.strategy.shards:
             return
         hooks, tensors = split(run.strategy.in_pieces(hook_states(run)))
+        metrics, kept = split(metric_states(run))
+        told = {"hooks": hooks, "metrics": metrics}
         with self._incoming(run, {"hooks": tensors}) as received:
             if self.store is None:
                 return
             try:
-                if self.store.holds(
-                    name, "hooks", tensors, received
-                ):  # to change a tensor would be another save
+                # to change a tensor would be another save
+                if self.store.holds(name, "hooks", tensors, received) and self.store.holds(
+                    name, "metrics", kept, iter(())
+                ):
                     self.store.amend(
                         name,
-                        lambda fields: {
-                            **fields,
-                            "validated": True,
-                            "state": {**fields["state"], "hooks": hooks},
-                        },
+                        lambda fields: {**fields, "validated": True, "state": {**fields["state"], **told}},
                     )
             except (SaveFailed, WorkDirLost) as error:
                 run.logger.warning("%s", error)

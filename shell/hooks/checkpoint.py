@@ -27,6 +27,7 @@ class CheckpointHook:
         self.stopped: list[str] = []
         self.last: tuple[str, int] | None = None
         self._next: tuple[int, int] | None = None
+        self._found: Mapping[str, float] = {}
 
     def start(self, run: Run) -> None:
         self._plan_next(run, run.iter)
@@ -178,8 +179,15 @@ class CheckpointHook:
             self.writer.mark_validated(run, self.last[0])
 
     def after_val_epoch(self, run: Run, metrics: Mapping[str, float] | None = None, **_: Any) -> None:
-        saving, clock = run.plan.saving, run.plan.timeline
-        if saving is None or clock is None or not saving.best or not metrics or run.plan.mode != "train":
+        """Only notes what was found: other hooks and the random streams are not yet what they go on as."""
+        if run.plan.mode == "train":
+            self._found = metrics or {}
+
+    def save_best(self, run: Run) -> None:
+        """With an evaluation over for every hook, the checkpoints it was the best for."""
+        saving, metrics = run.plan.saving, self._found
+        self._found = {}
+        if saving is None or not saving.best or not metrics:
             return
         for entry in saving.best:
             key = entry.key or next(iter(metrics))

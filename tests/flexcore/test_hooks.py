@@ -1,9 +1,11 @@
 """What hooks can be set to, told whole; averages by mmengine's formulas; what a plan says of its hooks."""
 
 import pytest
+from attrs import evolve
 
 import flexcore
 from flexcore.averaging import weight
+from flexcore.facts import HookFact
 from flexcore.hooks import EMA
 from tests.flexcore.base import KNOWN, base, planned, told, validating
 
@@ -277,3 +279,24 @@ def test_an_average_without_checkpoints_has_no_order_to_keep():
         f"{AT}.priority: is 100, which runs after CheckpointHook (90); it must run before. Leave it out (NORMAL, 50). [FK020]"
     ]
     assert told({**config, "default_hooks": {"checkpoint": None}}) == []
+
+
+LAST = {"type": "a.b:Last", "priority": "LOWEST"}
+NAMES = {"a.b.Last": "last", "CheckpointHook": "saves", "EarlyStoppingHook": "early"}
+
+
+@pytest.mark.parametrize(
+    ("stages", "stateful", "order"),
+    [
+        (("after_train_iter",), True, ["last", "saves", "early"]),
+        (("before_run", "after_train_epoch"), True, ["last", "saves", "early"]),
+        (("after_val_epoch",), True, ["saves", "last", "early"]),
+        (("after_train_iter",), False, ["saves", "last", "early"]),
+    ],
+)
+def test_what_has_state_to_save_comes_before_the_save(stages, stateful, order):
+    """Where CheckpointHook saves, and only then; early stopping sees validations alone, after which nothing is lost."""
+    facts = evolve(KNOWN, hooks=(HookFact(place=0, stages=stages, stateful=stateful),))
+    config = validating(custom_hooks=[LAST, {"type": "EarlyStoppingHook", "monitor": "acc"}])
+    found = [NAMES.get(hook.key) for hook in flexcore.plan(config, facts).hooks]
+    assert [name for name in found if name] == order

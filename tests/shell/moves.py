@@ -97,7 +97,7 @@ class SavedAgain:
     def before_train(self, run: Run) -> None:
         for hook in run.stages.hooks:
             if isinstance(hook, CheckpointHook):
-                hook.save(run, "loaded", run.completed, validated=False, planned=False)
+                hook.save(run, "loaded", run.completed, undo=lambda: None, planned=False)
 
 
 def config(work_dir: pathlib.Path, layout: Layout, **changes: Any) -> dict[str, Any]:

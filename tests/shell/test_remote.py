@@ -1,7 +1,5 @@
 """Weights by URL: fetched once, verified, used by every rank; sent whole or not at all."""
 
-
-
 import contextlib
 import functools
 import http.server

@@ -252,6 +252,9 @@ class KillIn:
             mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
 
+    def before_val_epoch(self, run: Any) -> None:
+        self._called("before_val_epoch", run)
+
     def before_val_iter(self, run: Any, **_: Any) -> None:
         self._called("before_val_iter", run)
 

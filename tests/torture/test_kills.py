@@ -4,25 +4,31 @@ Half the moments are drawn over the whole time of a start, loading included; hal
 file operations of a save. Of several ranks all are killed at once, or one and the others a little later.
 """
 
+import functools
 import random
 import signal
+import sys
 import time
 from collections import Counter
 
 import pytest
 
-from tests.torture import jobs
+from tests.ranks import start_alone
+from tests.shell import jobs
+from tests.shell.jobs import Doom, Way
+from tests.shell.test_every_update import resumed_everywhere
 from tests.torture.conftest import amount
 
-SINGLE, DDP, FSDP = jobs.Way(), jobs.Way(2, "DDPStrategy"), jobs.Way(2, "FSDPStrategy")
 KILLS = 10  # landed in one test, over as many runs of the job as that takes
 MOST = 6  # in one run of the job: one killed without end would never come to one
 SHARES = {
-    SINGLE: 700, jobs.Way(workers=2): 300,
-    DDP: 70, jobs.Way(2, "DDPStrategy", workers=1): 30,
-    FSDP: 100,
+    Way(): 400, Way(scaled=True): 200, Way(workers=2): 200, Way(window=1, by_epoch=False): 200,
+    Way(2, "DDPStrategy"): 50, Way(2, "DDPStrategy", scaled=True): 20, Way(2, "DDPStrategy", workers=1): 30,
+    Way(2, "FSDPStrategy"): 100,
 }  # fmt: skip
-OPERATIONS = 60  # a save has so many, its retention included
+"""How many kills each way of carrying out the job has to stand: 1,000 in one process, 100 under DDP, 100 under FSDP2."""
+
+OPERATIONS = 150  # half of what the job does to files after its first save began
 LATER = 0.3  # seconds from one rank's death to the launcher's end of the others
 
 
@@ -34,16 +40,33 @@ def pytest_generate_tests(metafunc):
             for number in range(max(1, amount(metafunc.config, share) // KILLS))
         ]
         metafunc.parametrize(("way", "number"), cases)
+    if "part" in metafunc.fixturenames:
+        parts = [
+            pytest.param(way, part, id=f"{way}-{part}")
+            for way in PLACES
+            for part in range(amount(metafunc.config, PARTS))
+        ]
+        metafunc.parametrize(("way", "part"), parts)
 
 
 @pytest.fixture(scope="session")
 def peace(tmp_path_factory):
-    return tmp_path_factory.mktemp("whole")
+    """Of the run left in peace, for each way: how it ended and the seconds it took."""
+
+    @functools.cache
+    def ended(way):
+        root = tmp_path_factory.mktemp("peace")
+        jobs.finish(way, way.config(root / "first"))  # loads what is loaded once
+        seconds = jobs.finish(way, way.config(root / "second"))
+        jobs.same(jobs.end(root / "first"), jobs.end(root / "second"))
+        return jobs.end(root / "second"), seconds
+
+    return ended
 
 
 def test_ten_random_kills(way, number, seed, peace, tmp_path, record_property):
     """Counted are kills that found the run alive; what it ended with is compared after each run of the job."""
-    (expected, seconds), landed = jobs.whole(peace, way), Counter()
+    (expected, seconds), landed = peace(way), Counter()
     draw = random.Random(f"{seed} {way} {number}")
     while landed.total() < KILLS:
         work_dir = tmp_path / str(landed.total())
@@ -54,7 +77,7 @@ def test_ten_random_kills(way, number, seed, peace, tmp_path, record_property):
                 break
             landed[kind] += 1
         jobs.finish(way, cfg)
-        same(jobs.end(work_dir), expected)
+        jobs.same(jobs.end(work_dir), expected)
     record_property("counted", dict(landed))
 
 
@@ -64,7 +87,7 @@ def killed(way, cfg, draw, seconds):
         return "any time", by_clock(way, cfg, draw, seconds)
     rank = draw.choice((None, *range(way.ranks))) if way.ranks > 1 else None
     delay = draw.choice((0, draw.uniform(0, 0.003)))
-    doom = jobs.Doom(nth=draw.randrange(OPERATIONS), delay=delay, saving=True, rank=rank)
+    doom = Doom(nth=draw.randrange(OPERATIONS), delay=delay, saving=True, rank=rank)
     with way.start(cfg, doom) as running:
         return "in a save", ended(running, draw)
 
@@ -86,7 +109,48 @@ def ended(running, draw):
     return -signal.SIGKILL in running.wait()
 
 
-def same(found, expected):
-    for name in expected.__attrs_attrs__:
-        assert getattr(found, name.name) == getattr(expected, name.name), name.name
-    assert found.differences == []
+PLACES = (Way(scaled=True), Way(window=1))
+PARTS = 15
+
+
+@pytest.fixture(scope="session")
+def operations(tmp_path_factory):
+    """How many file operations a whole run makes."""
+
+    @functools.cache
+    def counted(way):
+        cfg = way.config(tmp_path_factory.mktemp("counted"))
+        with start_alone(counting, cfg) as running:
+            return running.results()[0]
+
+    return counted
+
+
+def counting(cfg):
+    reaper = jobs.Reaper(Doom(nth=sys.maxsize), cfg["work_dir"])
+    sys.addaudithook(reaper)
+    jobs.carried_out(0, [cfg])
+    return reaper.seen
+
+
+def test_at_every_file_operation(way, part, peace, operations, tmp_path, record_property):
+    """Once before each of them; a part takes every fifteenth."""
+    (expected, _), points = peace(way), range(part, operations(way), PARTS)
+    for nth in points:
+        cfg = way.config(tmp_path / str(nth))
+        with way.start(cfg, Doom(nth=nth)) as running:
+            assert running.wait() == [-signal.SIGKILL]
+        jobs.finish(way, cfg)
+        jobs.same(jobs.end(tmp_path / str(nth)), expected)
+    record_property("counted", {"kills": len(points)})
+
+
+EVERYWHERE = (
+    Way(), Way(window=1), Way(workers=2), Way(2, "DDPStrategy"), Way(2, "DDPStrategy", workers=1, scaled=True),
+    Way(2, "FSDPStrategy"), Way(2, "FSDPStrategy", window=1),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("way", EVERYWHERE, ids=str)
+def test_resumed_at_any_update(way, tmp_path):
+    resumed_everywhere(way, tmp_path)
