@@ -226,7 +226,7 @@ def finish(way: Way, *cfgs: dict[str, Any]) -> float:
     else:
         running = start_ranks(way.ranks, carried_out, list(cfgs))
     with running:
-        results = running.results(300)
+        results = running.results(toys.PATIENCE * len(cfgs))
     assert results == [["done"] * len(cfgs)] * way.ranks
     return time.monotonic() - began
 
