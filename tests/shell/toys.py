@@ -271,6 +271,24 @@ class KillIn:
         self._called("after_run", run)
 
 
+class AwaitTracer:
+    """On rank 0, at the nth save (0-based), leaves its process number in "saving" and goes on once "traced" is there.
+
+    It looks with access(2), which no save asks for, so that a count of requests is the same each time.
+    """
+
+    def __init__(self, nth: int) -> None:
+        self.left = nth
+
+    def before_save_checkpoint(self, run: Any, **_: Any) -> None:
+        if run.rank == 0 and self.left == 0:
+            (run.work_dir / "saving.new").write_text(str(os.getpid()))
+            (run.work_dir / "saving.new").rename(run.work_dir / "saving")
+            while not os.access(run.work_dir / "traced", os.F_OK):
+                time.sleep(0.002)
+        self.left -= 1
+
+
 class Groups:
     """Notes the optimizer's groups as they stand in the last iteration."""
 

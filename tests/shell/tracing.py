@@ -133,15 +133,28 @@ def leave_with(work: Callable[[], int | None]) -> None:
 
 
 @contextlib.contextmanager
-def attached(pid: int, *options: str) -> Iterator[list[Call]]:
+def attached(pid: int, *options: str, follow: bool = True) -> Iterator[list[Call]]:
     """strace on a running process; the list is filled as the block ends, by when the process should have ended.
+
+    follow: its other threads and children too, or this one thread alone.
 
     Raises:
         OSError: strace may not attach, in its own words.
     """
     told = os.memfd_create("strace")  # a pipe would fill while nobody reads
     chosen = [word for option in options or (ALL_FILES,) for word in ("-e", option)]
-    command = ["strace", "-f", "-y", "-s", "1000000", *chosen, "-o", f"/dev/fd/{told}", "-p", str(pid)]
+    command = [
+        "strace",
+        *["-f"] * follow,
+        "-y",
+        "-s",
+        "1000000",
+        *chosen,
+        "-o",
+        f"/dev/fd/{told}",
+        "-p",
+        str(pid),
+    ]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, pass_fds=(told,))
     calls: list[Call] = []
     try:
@@ -151,7 +164,8 @@ def attached(pid: int, *options: str) -> Iterator[list[Call]]:
         yield calls
         process.wait(60)
         with os.fdopen(told, errors="surrogateescape", closefd=False) as lines:
-            calls += _parsed(lines.read())
+            text = lines.read()
+        calls += _parsed(text if follow else re.sub("(?m)^", f"{pid} ", text), str(pid))
     finally:
         os.close(told)
         process.kill()
@@ -159,10 +173,9 @@ def attached(pid: int, *options: str) -> Iterator[list[Call]]:
         process.stderr.close()
 
 
-def _parsed(text: str) -> Iterator[Call]:
+def _parsed(text: str, oldest: str) -> Iterator[Call]:
     counts: dict[tuple[str, str], int] = {}
     begun: dict[str, str] = {}
-    oldest = text.partition(" ")[0]
     for line in text.splitlines():
         whole = line
         if match := _PARTS.fullmatch(line):
