@@ -99,7 +99,10 @@ SCALE = dict(init_scale=2.0**19, growth_interval=2)
 
 @attrs.frozen
 class Way:
-    """How a job is carried out. scaled: in float16, its loss scaled. window: iterations to an update."""
+    """How a job is carried out. scaled: in float16, its loss scaled. window: iterations to an update.
+
+    background: it goes on while its checkpoints are written.
+    """
 
     ranks: int = 1
     strategy: str = "SingleDeviceStrategy"
@@ -107,6 +110,7 @@ class Way:
     scaled: bool = False
     window: int = WINDOW
     by_epoch: bool = True
+    background: bool = False
 
     def __str__(self) -> str:
         marks = {
@@ -114,6 +118,7 @@ class Way:
             f"+windows of {self.window}": self.window != WINDOW,
             "+scaled": self.scaled,
             "+iterations": not self.by_epoch,
+            "+background": self.background,
         }
         return f"{self.strategy.removesuffix('Strategy')}{self.ranks}" + "".join(
             k for k, on in marks.items() if on
@@ -143,7 +148,7 @@ class Way:
                 logger=dict(type="LoggerHook", interval=5),
                 checkpoint=dict(
                     type="CheckpointHook", by_epoch=False, interval=every, max_keep_ckpts=keep,
-                    save_best="hits", rule="greater",
+                    save_best="hits", rule="greater", async_save=self.background,
                 ),
             ),
             custom_hooks=list(HOOKS),

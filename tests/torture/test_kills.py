@@ -21,10 +21,11 @@ from tests.torture.conftest import amount
 
 KILLS = 10  # landed in one test, over as many runs of the job as that takes
 MOST = 6  # in one run of the job: one killed without end would never come to one
+ASIDE = {"background": True}
 SHARES = {
-    Way(): 400, Way(scaled=True): 200, Way(workers=2): 200, Way(window=1, by_epoch=False): 200,
-    Way(2, "DDPStrategy"): 50, Way(2, "DDPStrategy", scaled=True): 20, Way(2, "DDPStrategy", workers=1): 30,
-    Way(2, "FSDPStrategy"): 100,
+    Way(): 300, Way(scaled=True): 150, Way(workers=2): 150, Way(window=1, by_epoch=False): 200, Way(window=1, **ASIDE): 200,
+    Way(2, "DDPStrategy"): 50, Way(2, "DDPStrategy", scaled=True, **ASIDE): 30, Way(2, "DDPStrategy", workers=1): 20,
+    Way(2, "FSDPStrategy"): 50, Way(2, "FSDPStrategy", window=1, **ASIDE): 50,
 }  # fmt: skip
 """How many kills each way of carrying out the job has to stand: 1,000 in one process, 100 under DDP, 100 under FSDP2."""
 
@@ -109,7 +110,7 @@ def ended(running, draw):
     return -signal.SIGKILL in running.wait()
 
 
-PLACES = (Way(scaled=True), Way(window=1))
+PLACES = (Way(scaled=True), Way(window=1), Way(window=1, **ASIDE))
 PARTS = 15
 
 
@@ -135,19 +136,20 @@ def counting(cfg):
 
 def test_at_every_file_operation(way, part, peace, operations, tmp_path, record_property):
     """Once before each of them; a part takes every fifteenth."""
-    (expected, _), points = peace(way), range(part, operations(way), PARTS)
+    (expected, _), points, killed = peace(way), range(part, operations(way), PARTS), 0
     for nth in points:
         cfg = way.config(tmp_path / str(nth))
         with way.start(cfg, Doom(nth=nth)) as running:
-            assert running.wait() == [-signal.SIGKILL]
+            killed += running.wait() == [-signal.SIGKILL]
         jobs.finish(way, cfg)
         jobs.same(jobs.end(tmp_path / str(nth)), expected)
-    record_property("counted", {"kills": len(points)})
+    assert killed >= len(points) - way.background  # where two threads work, one may make an operation less
+    record_property("counted", {"kills": killed})
 
 
 EVERYWHERE = (
     Way(), Way(window=1), Way(workers=2), Way(2, "DDPStrategy"), Way(2, "DDPStrategy", workers=1, scaled=True),
-    Way(2, "FSDPStrategy"), Way(2, "FSDPStrategy", window=1),
+    Way(2, "FSDPStrategy"), Way(2, "FSDPStrategy", window=1, **ASIDE),
 )  # fmt: skip
 
 
