@@ -13,7 +13,7 @@ from attrs import evolve, frozen
 from flexcore import timeline as clock
 from flexcore.questions import saves, validations
 from flexcore.replayed_rates import Rates, rate_differences
-from flexcore.replaying import early_stop_differences
+from flexcore.replaying import early_stop_differences, retry_differences
 from flexcore.run_plan import Plan, Resume
 from flexcore.saving import Rule, best_name, inferred_rule, is_better, timed_name
 from flexcore.stopping_early import REASON
@@ -25,7 +25,8 @@ class Segment:
 
     Of several optimizers lr holds one each, in the plan's order.
     resumed: iterations already done; validated: the validation due there was done too. best: the score to beat of
-    each metric, where a run of mmengine's had set it.
+    each metric, where a run of mmengine's had set it. incomplete: the record says of itself that it lacks its end, for
+    the disk was full.
     """
 
     plan: Plan
@@ -34,6 +35,12 @@ class Segment:
     steps: tuple[tuple[int, float | tuple[float, ...], int], ...]
     events: tuple[Mapping[str, Any], ...]
     best: tuple[tuple[str, float], ...] = ()
+    incomplete: bool = False
+
+    @property
+    def reached(self) -> int:
+        """Iterations done as far as steps are on record."""
+        return max((step[0] + 1 for step in self.steps), default=self.resumed)
 
 
 @frozen(kw_only=True)
@@ -53,15 +60,25 @@ OWN_LOOPS = ("samples", "validations", "saves", "end")
 """What a loop of the user's own decides, so that there is nothing to compare it with."""
 
 
+RECORDED, REPLAYED = ("iteration", "validation", "save"), ("best", "early")
+"""What cannot be told where a record lacks its end, and what (by its first word) cannot from there on."""
+
+
 @frozen(kw_only=True)
 class Comparison:
-    """How many things of each kind were compared, and all that differed; what no plan said, in `unplanned`."""
+    """How many things of each kind were compared, and all that differed; what no plan said, in `unplanned`.
+
+    failed: saves that were tried and did not succeed, with the reason; trying is what was planned. unrecorded: what the
+    record lacks and says so, so that it is not compared.
+    """
 
     counts: tuple[tuple[str, int], ...]
     differences: tuple[Difference, ...]
     finished: bool
     reason: str | None
     unplanned: tuple[str, ...] = ()
+    failed: tuple[str, ...] = ()
+    unrecorded: tuple[str, ...] = ()
 
 
 def compared(segments: Sequence[Segment]) -> Comparison:
@@ -80,6 +97,8 @@ def compared(segments: Sequence[Segment]) -> Comparison:
         found += _sequence("save", _planned_saves(spans), saved, reached, done)
     found += _best_differences(kept, segments)
     found += _timed_differences(kept)
+    found += [Difference(what="save tried again", at=at, planned=planned, actual=actual)
+              for at, planned, actual in retry_differences(kept)]  # fmt: skip
     early = stop is not None and stop["reason"] == REASON
     found += [Difference(what="early stop", at=at, planned=planned, actual=actual)
               for at, planned, actual in early_stop_differences(kept, early=early)]  # fmt: skip
@@ -87,13 +106,16 @@ def compared(segments: Sequence[Segment]) -> Comparison:
         found.append(
             Difference(what="end", at=reached, planned=str(last.timeline.max_iters), actual=str(reached))
         )
+    gaps = list(_gaps(segments))
+    found = [one for one in found if not any(_hidden(one, *gap) for gap in gaps)]
     counts = (
         ("iterations", sum(len(part.steps) for part in kept)), ("validations", len(checks)),
         ("saves", len(saved) + len(list(_timed(kept)))), ("starts", len(segments)),
     )  # fmt: skip
     reason = stop and stop["reason"]
     return Comparison(counts=counts, differences=tuple(found), finished=done or early, reason=reason,
-                      unplanned=OWN_LOOPS if opaque else ())  # fmt: skip
+                      unplanned=OWN_LOOPS if opaque else (), failed=tuple(map(_told, _events(kept, "save_failed"))),
+                      unrecorded=tuple(_unrecorded(segments, gaps)))  # fmt: skip
 
 
 @frozen
@@ -150,7 +172,7 @@ def _kept(segment: Segment, later: Sequence[Segment]) -> Segment:
         return segment
     cut = min(s.resumed for s in later)
     validated = all(s.validated for s in later if s.resumed == cut)
-    told = (e for e in segment.events if e["event"] in ("validate", "save"))
+    told = (e for e in segment.events if e["event"] in ("validate", "save", "save_failed"))
     return evolve(
         segment, events=tuple(e for e in told if _counts(e, cut, validated)),
         steps=tuple(step for step in segment.steps if step[0] < cut),
@@ -161,7 +183,7 @@ def _counts(event: Mapping[str, Any], cut: int, validated: bool) -> bool:
     """Whether an event still counts when a later start resumed at `cut`; `validated`: with the validation there done."""
     if event["iter"] < cut:
         return True
-    follows = event["event"] == "validate" or event["best"]
+    follows = event["event"] == "validate" or event.get("best", False)
     return event["iter"] == cut and (validated or not follows)
 
 
@@ -197,13 +219,17 @@ def planned_samples(plan: Plan, iteration: int, rank: int = 0) -> int | None:
 
 
 def _saved(kept: Sequence[Segment], segments: Sequence[Segment]) -> list[tuple[int, str]]:
-    """(iteration, name) of regular saves. A checkpoint that was resumed was saved, told or not (a kill between)."""
+    """(iteration, name) of regular saves, tried if not done. A checkpoint that was resumed was saved, told or not (a kill between)."""
     found = []
     for part in kept:
         found += [
             (e["iter"], e["name"]) for e in part.events
             if e["event"] == "save" and not e["best"] and e.get("planned", True)
         ]  # fmt: skip
+    tried = (
+        (e["iter"], e["name"]) for e in _events(kept, "save_failed") if e.get("planned") and not e["best"]
+    )
+    found += [entry for entry in dict.fromkeys(tried) if entry not in found]
     for saved_by, entry in _resumed(segments):
         if entry[0] > 0 and entry == _regular_after(saved_by, entry[0] - 1) and entry not in found:
             found.append(entry)
@@ -249,6 +275,7 @@ def _best_differences(kept: Sequence[Segment], segments: Sequence[Segment]) -> I
     """Best checkpoints follow from the logged metrics: replay the comparison and expect exactly those saves."""
     actual = {(e["iter"], e["name"]) for e in _events(kept, "save") if e["best"]}
     actual |= {entry for _, entry in _resumed(segments) if entry[1].startswith("best_")}
+    tried = {(e["iter"], e["name"]) for e in _events(kept, "save_failed") if e.get("best")} - actual
     best = {key: score for part in kept for key, score in part.best}
     expected = set()
     for plan, check in ((part.plan, e) for part in kept for e in part.events if e["event"] == "validate"):
@@ -257,13 +284,15 @@ def _best_differences(kept: Sequence[Segment], segments: Sequence[Segment]) -> I
             score = check["metrics"][key]
             if not is_better(rule, score, best.get(key)):
                 continue
-            best[key] = score
             entry = (check["iter"], best_name(key, by_epoch, check["epoch" if by_epoch else "iter"]))
             expected.add(entry)
+            if entry in tried:  # so the one before stays the best there is
+                continue
+            best[key] = score
             if entry not in actual:
                 planned = f"a save, as {score} is the best so far"
                 yield Difference(what=f"best {key}", at=entry[0], planned=planned, actual="nothing")
-    for at, name in sorted(actual - expected):
+    for at, name in sorted((actual | tried) - expected):
         yield Difference(what="best", at=at, planned="nothing", actual=f"a save as {name}")
 
 
@@ -271,9 +300,34 @@ def _timed(kept: Sequence[Segment]) -> Iterator[tuple[Plan, Mapping[str, Any]]]:
     return ((part.plan, e) for part in kept for e in part.events if e["event"] == "save" and "waited" in e)
 
 
+def _gaps(segments: Sequence[Segment]) -> Iterator[tuple[int, int]]:
+    """(iterations on record, iterations done) of each start whose record lacks its end and that a later one went on from."""
+    for segment, later in pairwise(segments):
+        if segment.incomplete and later.resumed >= segment.reached:
+            yield segment.reached, later.resumed
+
+
+def _hidden(difference: Difference, after: int, upto: int) -> bool:
+    if difference.what.split()[0] in REPLAYED:
+        return difference.at >= after
+    return difference.what in RECORDED and after <= difference.at <= upto
+
+
+def _unrecorded(segments: Sequence[Segment], gaps: Sequence[tuple[int, int]]) -> Iterator[str]:
+    yield from (f"iterations {after + 1} to {upto}" for after, upto in gaps if after < upto)
+    if segments[-1].incomplete:
+        yield f"what followed iteration {segments[-1].reached}"
+
+
+def _told(event: Mapping[str, Any]) -> str:
+    return f"{event['name']} at iteration {event['iter']}: {event['reason']}"
+
+
 def _timed_differences(kept: Sequence[Segment]) -> Iterator[Difference]:
     """A save by wall time is planned as a condition: the seconds on record must have met it."""
     for plan, event in _timed(kept):
+        if event.get("failures"):  # another attempt at one that failed
+            continue
         every = plan.saving.every_seconds if plan.saving is not None else None
         at, waited = int(event["iter"]), float(event["waited"])
         if every is None or waited < every or event["name"] != timed_name(at):

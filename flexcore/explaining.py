@@ -103,6 +103,11 @@ def _keeping(plan: Plan) -> Iterator[str]:
         if plan.saving.every_seconds is not None:
             minutes = f"{plan.saving.every_seconds / 60:g}"
             yield row("", f"and at the first update when the last one is {minutes} minutes old")
+        if plan.saving.retry_seconds is not None:
+            yield row(
+                "",
+                f"after one that failed another {plan.saving.retry_seconds:g} s later, each next twice as late",
+            )
         keep = plan.saving.max_keep
         yield row("keeps", "all" if keep == -1 else f"the newest {keep}",
                    *(f"and the best by {b.key or 'the first metric'} ({b.rule or 'rule by its name'})" for b in plan.saving.best))  # fmt: skip

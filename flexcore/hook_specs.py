@@ -86,6 +86,8 @@ class Checkpoint:
         by_epoch: the interval's unit; None follows the training loop.
         save_begin: first due at this many units. save_last: also at the end of the run.
         interval_minutes: also whenever the last checkpoint is this old; max_keep_ckpts counts these by themselves.
+        retry_minutes: after a save that failed another one follows at the first update so much later, then after twice
+            as long each time, up to an hour, until one stands; None: not before the next that is due.
         max_keep_ckpts: keep the newest so many (best ones aside); -1 keeps all.
         save_best: metric names whose best checkpoint is kept, or "auto" for the first metric.
         rule: "greater" or "less" per save_best name; inferred from greater_keys and less_keys otherwise.
@@ -107,6 +109,7 @@ class Checkpoint:
     save_begin: int = 0
     save_last: bool = True
     interval_minutes: float | None = None
+    retry_minutes: float | None = 0.5
     max_keep_ckpts: int = -1
     save_best: str | tuple[str, ...] | None = None
     rule: str | tuple[str, ...] | None = None

@@ -226,7 +226,7 @@ def _saving(config: Config, hooks: tuple[PlannedHook, ...], smoke: bool) -> Savi
         return None
     made = saving(hook, config.train_cfg)
     once = evolve(made.points, save_begin=0, save_last=True)
-    return evolve(made, points=once, every_seconds=None) if smoke else made
+    return evolve(made, points=once, every_seconds=None, retry_seconds=None) if smoke else made
 
 
 def _names(config: Config, facts: Facts, smoke: bool) -> Names:

@@ -1,10 +1,11 @@
-"""Early stops replayed from the metrics on record: where each start of a run had to end, and whether it did."""
+"""What was planned as a condition, replayed from what decided it: early stops by metrics, attempts by failures on record."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from flexcore import timeline as clock
 from flexcore.hooks import EarlyStopping
+from flexcore.retrying import pause, retried_name
 from flexcore.run_plan import Plan
 from flexcore.stopping_early import Watched, verdict, watched
 
@@ -52,3 +53,31 @@ def _end(part: Part, hook: EarlyStopping, so_far: Watched) -> tuple[Watched, int
     if why is None:
         return so_far, None, None
     return so_far, clock.update_at_or_after(part.plan.timeline, max(end, 1)), why
+
+
+def retry_differences(parts: Sequence[Part]) -> Iterator[tuple[int, str, str]]:
+    """(iteration, planned, actual) of each other attempt at a checkpoint that its failures on record did not call for."""
+    for part in parts:
+        first = part.plan.saving.retry_seconds if part.plan.saving is not None else None
+        failures = 0
+        for event in part.events:
+            if event["event"] not in ("save", "save_failed") or event.get("best"):
+                continue
+            if event.get("failures") and not _called_for(event, first, failures):
+                yield event["iter"], _called(event["iter"], first, failures), _tried(event)
+            failures = failures + 1 if event["event"] == "save_failed" else 0
+
+
+def _called_for(event: Mapping[str, Any], first: float | None, failures: int) -> bool:
+    due = first is not None and failures > 0 and event["waited"] >= pause(first, failures)
+    return due and event["name"] == retried_name(event["iter"])
+
+
+def _called(at: int, first: float | None, failures: int) -> str:
+    if first is None or failures == 0:
+        return "nothing"
+    return f"{retried_name(at)} {pause(first, failures):g} s after failure {failures}"
+
+
+def _tried(event: Mapping[str, Any]) -> str:
+    return f"{event['name']} {event['waited']:g} s after failure {event['failures']}"

@@ -165,6 +165,7 @@ class Saving:
     weights_only: without the optimizer, so that none can be resumed. every_seconds: of wall time since the last
     checkpoint, another is due at the next update; the newest max_keep of these are kept besides. published: tensor files of the best (else the
     last) checkpoint that are written out as one at the run's end. async_save: training goes on while one is written.
+    retry_seconds: how long after a save that failed another one follows; see retrying.
     """
 
     points: SavePoints
@@ -177,6 +178,7 @@ class Saving:
     published: tuple[str, ...] = ()
     every_seconds: float | None = None
     async_save: bool = False
+    retry_seconds: float | None = None
 
     def name(self, units: int) -> str:
         return self.template.format(units)

@@ -67,6 +67,7 @@ def saving(hook: Checkpoint, loop: TrainLoop) -> Saving:
         published=published(hook),
         every_seconds=None if hook.interval_minutes is None else hook.interval_minutes * 60,
         async_save=hook.async_save,
+        retry_seconds=None if hook.retry_minutes is None else hook.retry_minutes * 60,
     )  # fmt: skip
 
 

@@ -3,9 +3,10 @@
 import json
 import pathlib
 from collections.abc import Callable, Iterator
-from threading import Lock
 from time import monotonic
 from typing import Any, Self
+
+from shell.appending import Appending
 
 FILE = "events.jsonl"
 FLUSH_AT = 1000
@@ -20,12 +21,16 @@ class Recorder:
     """
 
     def __init__(self, directory: pathlib.Path | None) -> None:
-        self._file = None if directory is None else (directory / FILE).open("a", encoding="utf-8")
-        self._writing = Lock()
+        self._file = None if directory is None else Appending(directory / FILE)
         self._first, self._handed_over = 0, monotonic()
         self.lr: dict[str | None, list[float]] = {}
         self.samples: list[int] = []
         self._written_samples = 0
+
+    def complain_to(self, complain: Callable[[str], None]) -> None:
+        """Who is told when the record cannot be written, and when it can again."""
+        if self._file is not None:
+            self._file.complain = complain
 
     def __enter__(self) -> Self:
         return self
@@ -93,9 +98,7 @@ class Recorder:
 
     def _write(self, line: dict[str, Any]) -> None:
         if self._file is not None:
-            text = _encode(line) + "\n"
-            with self._writing:
-                self._file.write(text)
+            self._file.write(_encode(line) + "\n")
 
 
 def packed(values: list[Any]) -> list[Any]:

@@ -9,6 +9,7 @@ from typing import Any
 from flexcore.facts import Facts
 from flexcore.planning import plan as make_plan
 from flexcore.problems import ConfigError
+from flexcore.rules import problem
 from flexcore.run_plan import LoadWeights, Mode, Plan, Resume
 from shell import adopting, probe, processes, remote, settling, weights
 from shell.assembling import Built, assemble, build
@@ -80,7 +81,7 @@ def execute(
         settle(plan)
         plan = settling.settled(plan, built.facts, group)
         plan, store = stack.enter_context(_claimed(plan, group))
-        with _recorded(plan, group.rank.rank) as (recorder, console):
+        with _recorded(plan, group) as (recorder, console):
             opaque = plan.timeline is not None and plan.timeline.opaque
             started = (LoopRun if opaque else Run)(plan, group, device, console.logger, recorder)
             if _before_start is not None:
@@ -109,14 +110,21 @@ def _claimed(plan: Plan, group: processes.Group) -> Iterator[tuple[Plan, Store]]
 
 
 @contextmanager
-def _recorded(plan: Plan, rank: int) -> Iterator[tuple[Recorder, Console]]:
+def _recorded(plan: Plan, group: processes.Group) -> Iterator[tuple[Recorder, Console]]:
     """The log directory with the plan in it, the event record and the console; rank 0 writes."""
-    log_dir = pathlib.Path(plan.names.log_dir or plan.names.work_dir)
-    if rank == 0:
-        log_dir.mkdir(parents=True, exist_ok=True)
-        (log_dir / "plan.json").write_text(plan.to_json(indent=1), encoding="utf-8")
+    log_dir, rank, failure = pathlib.Path(plan.names.log_dir or plan.names.work_dir), group.rank.rank, None
+    try:
+        if rank == 0:
+            log_dir.mkdir(parents=True, exist_ok=True)
+            (log_dir / "plan.json").write_text(plan.to_json(indent=1), encoding="utf-8")
+    except OSError as error:
+        text = f"{log_dir} cannot be written: {error.strerror or error}."
+        remedy = "Make room, or name a directory that can be written."
+        failure = ConfigError([problem("FC010", ("work_dir",), text, remedy)])
+    settling.raise_together(group, failure)
     voice = Console(plan, rank, log_dir / "run.log" if rank == 0 else None)
     with Recorder(log_dir if rank == 0 else None) as recorder, voice as console:
+        recorder.complain_to(console.logger.error)
         yield recorder, console
 
 
@@ -139,7 +147,7 @@ def _conducted(run: Run, built: Built, console: Console, signals: StopSignals, s
         reason = _carried_out(run, built, signals)
         run.stages.call("after_run")
         run.recorder.event(
-            "stop", reason=reason, iter=run.completed, epoch=run.epoch, save_failed=run.save_failed
+            "stop", reason=reason, iter=run.completed, epoch=run.epoch, missing=run.attempts.missing
         )
         ended = reason
     finally:
@@ -148,7 +156,7 @@ def _conducted(run: Run, built: Built, console: Console, signals: StopSignals, s
     return RunResult(
         reason=reason, metrics=dict(run.metrics), epoch=run.epoch, iter=run.completed,
         checkpoints=tuple(run.checkpoints), work_dir=plan.names.work_dir, log_dir=plan.names.log_dir,
-        save_failed=run.save_failed, plan=plan,
+        save_failed=run.save_failed or bool(run.attempts.missing), missing=run.attempts.missing, plan=plan,
     )  # fmt: skip
 
 

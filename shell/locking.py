@@ -231,7 +231,8 @@ def _touched(path: pathlib.Path) -> int:
 
 
 def _say(text: str) -> None:
-    print(f"flexcore: {text}", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):
+        print(f"flexcore: {text}", file=sys.stderr, flush=True)
 
 
 def _close_in_child() -> None:

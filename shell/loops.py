@@ -19,27 +19,31 @@ from flexcore.timeline import closes, next_validation, validates_after, window_a
 from shell.data import batch_size, to_device
 from shell.evaluating import evaluate
 from shell.events import FLUSH_AT
-from shell.hooks.checkpoint import BY_TIME, CheckpointHook
+from shell.hooks.checkpoint import AGAIN, BY_TIME, CheckpointHook
 from shell.run import Run
 from shell.stepping import stepper
 from shell.stopping import StopAgreement, StopSignals
 
 FOREVER = float("inf")
+WANTED = {1: BY_TIME, 2: AGAIN}
+"""What ranks agree on where a checkpoint is due by a clock."""
 
 
 class Stopper:
     """Whether to end early or to save by wall time: signals, wishes of hooks and clocks, agreed between ranks.
 
-    deadline: from when on `asked` has something to do by this rank's clock.
+    run.deadline: from when on `asked` has something to do by this rank's clock.
     """
 
     def __init__(self, run: Run, signals: StopSignals, deadline: float | None) -> None:
         self.run, self.signals = run, signals
         self.agreement = StopAgreement(run.group, signals)
         self.limit = FOREVER if deadline is None else deadline
-        self.every = run.plan.saving.every_seconds if run.plan.saving is not None else None
+        saving = run.plan.saving
+        self.every = FOREVER if saving is None or saving.every_seconds is None else saving.every_seconds
+        self.by_clock = saving is not None and (self.every < FOREVER or saving.retry_seconds is not None)
         run.saved_clock = perf_counter()
-        self.deadline = self.limit if self.every is None else min(self.limit, run.saved_clock + self.every)
+        run.deadline = min(self.limit, run.saved_clock + self.every)
         # A single process looks at its own flags at each step; ranks meet at the agreed steps only.
         self.next_check = FOREVER if run.world_size == 1 else 0
 
@@ -47,7 +51,7 @@ class Stopper:
         """The reason all ranks stop for, from this step on."""
         if now >= self.limit and self.run.wish is None:
             self.run.wish = "time_limit"
-        due = None if self.every is None else self._due(now, self.every)
+        due = self._due(now) if self.by_clock else None
         done = max(1, self.run.completed - self.run.started_at_iter)
         reason = self.agreement.agreed(
             self.run.completed,
@@ -56,18 +60,21 @@ class Stopper:
             force=self.run.wish_alike,
             due=due,
         )
-        if self.every is not None and self.agreement.save and self.run.wanted_checkpoint is None:
-            self.run.wanted_checkpoint, self.run.waited = BY_TIME, now - self.run.saved_clock
-            self.deadline = min(self.limit, now + self.every)
+        if self.agreement.save and self.run.wanted_checkpoint is None:
+            self.run.wanted_checkpoint = WANTED[self.agreement.save]
+            self.run.waited = now - self.run.saved_clock
+            self.run.deadline = min(self.limit, now + self.every)
         self.next_check = FOREVER if self.run.world_size == 1 else self.agreement.next_check
         return reason
 
-    def _due(self, now: float, every: float) -> bool:
-        """Whether the last checkpoint is too old, by rank 0's clock; other ranks only follow."""
-        if now < self.run.saved_clock + every:
-            self.deadline = min(self.limit, self.run.saved_clock + every)
-            return False
-        return self.run.rank == 0
+    def _due(self, now: float) -> int:
+        """Which of WANTED is due by rank 0's clock, or 0; other ranks only follow."""
+        again = self.run.attempts.retry_at
+        due = again if again < FOREVER else self.run.saved_clock + self.every
+        if now < due:
+            self.run.deadline = min(self.limit, due)
+            return 0
+        return 0 if self.run.rank else 2 if again < FOREVER else 1
 
 
 def train(run: Run, stopper: Stopper) -> str:
@@ -206,7 +213,7 @@ class Iterations:
                 signals.reason is not None
                 or run.wish is not None
                 or done >= stopper.next_check
-                or now >= stopper.deadline
+                or now >= run.deadline
             ):
                 reason = stopper.asked(now)
             if reason is not None and (not windowed or done == window_end):

@@ -158,7 +158,7 @@ class LoopRun(Run):
         stopper, now = self._stopper, perf_counter()
         if self._reason is None and stopper is not None and (
             anyway or stopper.signals.reason is not None or self.wish is not None
-            or self.completed >= stopper.next_check or now >= stopper.deadline
+            or self.completed >= stopper.next_check or now >= self.deadline
         ):  # fmt: skip
             self._reason = stopper.asked(now)
 

@@ -9,6 +9,7 @@ from flexcore.comparing import Comparison, Segment, compared
 from flexcore.problems import ConfigError
 from flexcore.run_plan import Plan
 from shell import events
+from shell.appending import INCOMPLETE
 
 SHOWN = 20
 
@@ -32,7 +33,8 @@ def told(comparison: Comparison, work_dir: pathlib.Path) -> str:
     state = "finished" if comparison.finished else f"not finished ({comparison.reason or 'killed'})"
     number = len(comparison.differences)
     lines = [f"Plan versus actual: {work_dir}, {state}", f"  compared     {counts}",
-             f"  differences  {number}"]  # fmt: skip
+             *(f"  not recorded {told}: the disk was full" for told in comparison.unrecorded),
+             *(f"  not saved    {failed}" for failed in comparison.failed[:SHOWN]), f"  differences  {number}"]  # fmt: skip
     if comparison.unplanned:
         lines.insert(2, f"  not planned  {', '.join(comparison.unplanned)}: the loop's own")
     lines += [f"    {difference}" for difference in comparison.differences[:SHOWN]]
@@ -49,7 +51,7 @@ def read_segments(work_dir: pathlib.Path) -> list[Segment]:
     for file in work_dir.glob(f"*/{events.FILE}"):
         plan_file = file.parent / "plan.json"
         if plan_file.exists():
-            segment = segment_of(_plan(plan_file), list(events.read(file)))
+            segment = segment_of(_plan(plan_file), list(events.read(file)), incomplete=marked(file))
             if segment is not None and segment.plan.mode == "train":
                 found.append(((segment.plan.names.timestamp or "", file.stat().st_mtime_ns), segment))
     return latest_run([segment for _, segment in sorted(found, key=lambda pair: pair[0])])
@@ -68,7 +70,12 @@ def latest_run(segments: list[Segment]) -> list[Segment]:
     return segments[fresh[-1] :] if fresh else segments
 
 
-def segment_of(plan: Plan, recorded: list[dict[str, Any]]) -> Segment | None:
+def marked(file: pathlib.Path) -> bool:
+    """Whether a record says of itself that it lacks its end."""
+    return file.with_name(file.name + INCOMPLETE).exists()
+
+
+def segment_of(plan: Plan, recorded: list[dict[str, Any]], *, incomplete: bool = False) -> Segment | None:
     start = next((event for event in recorded if event["event"] == "start"), None)
     if start is None:
         return None
@@ -80,7 +87,7 @@ def segment_of(plan: Plan, recorded: list[dict[str, Any]]) -> Segment | None:
     others = tuple(event for event in recorded if event["event"] != "steps")
     return Segment(
         plan=plan, resumed=start["iter"], validated=start["validated"], steps=tuple(steps), events=others,
-        best=tuple(start.get("best", {}).items()),
+        best=tuple(start.get("best", {}).items()), incomplete=incomplete,
     )  # fmt: skip
 
 

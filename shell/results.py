@@ -20,7 +20,9 @@ class RunResult:
         reason: "done", "preempted", "interrupted", "time_limit", "early_stopping", "nonfinite", or "requested" for
             what a hook of the user's asked.
         metrics: the last evaluation's values. epoch, iter: completed.
-        checkpoints: paths this process wrote that still stand. save_failed: some save did not succeed.
+        checkpoints: paths this process wrote that still stand. missing: of those due in this
+            start, what does not stand at its end and nothing stands for. save_failed: there is such a one, or what was
+            to be published was not.
         plan: the final plan, with every fact it rests on.
     """
 
@@ -33,6 +35,7 @@ class RunResult:
     log_dir: str | None
     save_failed: bool
     plan: Plan
+    missing: tuple[str, ...] = ()
 
     @property
     def exit_code(self) -> int:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from flexcore.run_plan import Plan
+from shell.attempts import Attempts
 from shell.contracts import Contract
 from shell.events import Recorder
 from shell.optim_wrappers import AnyOptim
@@ -30,6 +31,8 @@ class Run:
             model together have one. leads: what they all have, this one tells.
         model: the module itself, unwrapped. logger: a standard logger; only rank 0 prints.
         saved_clock: when the last checkpoint stood, by perf_counter; waited: its age when the next was due by wall time.
+        attempts: what became of checkpoints that were due. deadline: from when on, by perf_counter, a clock of this rank
+            asks for something. save_failed: what was to be published was not.
         beats: counted up by what takes long between iterations; the hang watch takes that for progress.
         epochs_done: epochs that a loop of the user's own has ended, counted before after_train_epoch is called.
         loop: that loop. loop_state, load_loop_state: what goes into a checkpoint for it.
@@ -64,6 +67,8 @@ class Run:
         self.followed: dict[str, Callable[[Any], None]] = {}
         self.data_seconds = self.step_seconds = 0.0
         self.save_failed = False
+        self.attempts = Attempts(plan.saving)
+        self.deadline = float("inf")
         self.started_at_iter = self.completed = self.beats = 0
         self.saved_at: int | None = None
         self.plan_digest = plan.plan_digest

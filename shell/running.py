@@ -5,6 +5,7 @@ import os
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NoReturn
 
 from attrs import evolve
@@ -138,7 +139,8 @@ def _run(arguments: argparse.Namespace, source: files.Source) -> int:
     plan = flexcore.plan(first.config, facts, mode=mode, smoke=arguments.smoke)
     result = execute(plan, _before_start=None if arguments.quiet else _print_plan, _leaves=True)
     if _speaks():
-        say(summary(result))
+        with suppress(OSError):  # where nobody can read it, the exit code still tells
+            say(summary(result))
     return result.exit_code
 
 
@@ -151,7 +153,7 @@ def summary(result: RunResult) -> str:
         shown = ", ".join([*(["..."] if len(names) > SHOWN else []), *names[-SHOWN:]]) or "no new one"
         parts.append(f"checkpoints in {result.plan.names.checkpoint_dir}: {shown}")
     if result.save_failed:
-        parts.append("a save failed; see the log")
+        parts.append(f"not saved: {', '.join(result.missing) or 'what was to be published'}; see the log")
     return "; ".join(parts)
 
 

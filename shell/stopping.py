@@ -115,14 +115,14 @@ class StopAgreement:
         next_check: the step from which `agreed` must be called again; before it the call can be left out.
             A single process must call at every step (0), which costs an attribute read.
         reason: what was agreed, once it was; it does not change after that.
-        save: whether it was agreed in the last call that a checkpoint is due by wall time.
+        save: what was agreed in the last call to be due by a clock; 0: nothing.
     """
 
     __slots__ = ("_alone", "_asked", "_group", "_signals", "next_check", "reason", "save")
 
     def __init__(self, group: Group, signals: StopSignals) -> None:
         self.reason: str | None = None
-        self.save = False
+        self.save = 0
         self._group = group
         self._signals = signals
         self._alone = group.rank.world_size == 1
@@ -135,7 +135,7 @@ class StopAgreement:
         seconds_per_step: float,
         reason: str | None = None,
         force: bool = False,
-        due: bool | None = None,
+        due: int | None = None,
     ) -> str | None:
         """The reason to stop after `step`, or None. Communicates iff `step` has reached `next_check`.
 
@@ -144,9 +144,9 @@ class StopAgreement:
             seconds_per_step: what a step takes on this rank; the slowest rank's word sets `next_check`.
             reason: this rank's own wish to stop, in any words; remembered until the next agreement.
             force: communicate now; to be given by all ranks or none.
-            due: whether this rank finds a checkpoint due by wall time; None, on all ranks: the plan has none such.
+            due: which checkpoint this rank finds due by a clock, 0: none; None, on all ranks: the plan has none such.
         """
-        self.save = self._alone and bool(due)
+        self.save = int(due or 0) if self._alone else 0
         if self.reason is not None:
             return self.reason
         if self._alone:
@@ -160,6 +160,6 @@ class StopAgreement:
     def _communicate(self, step: int, seconds_per_step: float, due: list[float]) -> None:
         wish = severest(self._signals.reason, self._asked)
         level, slowest, *found = self._group.max([SEVERITY[wish] if wish else 0, seconds_per_step, *due])
-        self.save = any(found)
+        self.save = int(max(found, default=0))
         self.next_check = step + interval(slowest)
         self.reason = next((name for name, severity in SEVERITY.items() if severity == level), None)

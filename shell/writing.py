@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from attrs import evolve, frozen
 
+from shell.attempts import Attempt
 from shell.checkpoints import DamagedCheckpoint, RemoveFailed, SaveFailed, Store, pieces
 from shell.locking import WorkDirLost
 from shell.pieces import Channel, Piece
@@ -38,6 +39,7 @@ class Order:
     Attributes:
         done: iterations completed. retire: names to remove once it stands.
         planned: by the plan, not by a signal or a hook's wish. waited: seconds without one, if that is why.
+        failures: in a row, that it is another attempt after.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Order:
     best: bool = False
     planned: bool = True
     waited: float | None = None
+    failures: int = 0
 
 
 class _OnItsWay:
@@ -115,13 +118,18 @@ class CheckpointWriter:
         received: Iterator[torch.Tensor],
     ) -> None:  # fmt: skip
         order = due.order
+        again = {"failures": order.failures} if order.failures else {}
+        timed = {} if order.waited is None else {"waited": order.waited, **again}
         try:
             due.path = str(store.save(order.name, tensors, fields, received))
         except SaveFailed as error:
             run.logger.error("%s", error)
-            run.recorder.aside("save_failed", name=order.name, iter=order.done, reason=str(error))
+            run.recorder.aside("save_failed", name=order.name, iter=order.done, best=order.best, planned=order.planned,
+                               reason=error.reason, **timed)  # fmt: skip
+            if due.thread is not None and not order.best:
+                run.attempts.noticed()
+                run.deadline = min(run.deadline, run.attempts.retry_at)
             return
-        timed = {} if order.waited is None else {"waited": order.waited}
         run.recorder.aside("save", name=order.name, iter=order.done, epoch=fields["epoch"], best=order.best,
                            validated=order.validated, planned=order.planned, **timed)  # fmt: skip
         for name in order.retire:
@@ -180,8 +188,13 @@ class CheckpointWriter:
         stands = due.path is not None
         if run.world_size > 1:
             stands = bool(run.group.broadcast(stands))
+        order = due.order
+        attempt = Attempt(
+            name=order.name, done=order.done, best=order.best, regular=order.planned and not order.best
+        )
+        run.attempts.settled(attempt, stands=stands)
+        run.deadline = min(run.deadline, run.attempts.retry_at)
         if not stands:
-            run.save_failed = True
             due.undo()
         elif due.path is not None:
             gone = tuple(f"/{name}" for name in due.order.retire)

@@ -104,12 +104,12 @@ def _points(config: Config, hook: Checkpoint, path: Path) -> Iterator[Problem]:
     if hook.max_keep_ckpts == 0 or hook.max_keep_ckpts < -1:
         text = f"must be -1 (all) or at least 1, got {hook.max_keep_ckpts}."
         yield problem("FK020", (*path, "max_keep_ckpts"), text, "Correct the value.")
-    minutes = hook.interval_minutes
-    if minutes is not None and not 0 < minutes < math.inf:
-        text = f"must be a finite number > 0, got {shown(minutes)}."
-        yield problem("FK020", (*path, "interval_minutes"), text, "Correct the value.")
+    for key, minutes in (("interval_minutes", hook.interval_minutes), ("retry_minutes", hook.retry_minutes)):
+        if minutes is not None and not 0 < minutes < math.inf:
+            text = f"must be a finite number > 0, got {shown(minutes)}."
+            yield problem("FK020", (*path, key), text, "Correct the value.")
     never = hook.interval is not None and hook.interval <= 0
-    if not hook.save_last and never and hook.save_best is None and minutes is None:
+    if not hook.save_last and never and hook.save_best is None and hook.interval_minutes is None:
         yield problem(
             "FC006", path, "saves nothing: no interval, no last, no best.", "Set interval or save_last=True."
         )

@@ -2,8 +2,10 @@
 
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from time import perf_counter, sleep
+from typing import Any, Final, Literal
 
+from flexcore.retrying import AT_END, retried_name
 from flexcore.run_plan import Resume
 from flexcore.saving import best_name, inferred_rule, is_better, timed_name
 from flexcore.timeline import closes, due_after_epoch, next_save
@@ -11,8 +13,15 @@ from shell.run import Run
 from shell.writing import CheckpointWriter, Order
 
 STOPPED = "stopped_iter_{}"
-BY_TIME = "timed_iter_{}"
-"""What Run.wanted_checkpoint is while a checkpoint is due by wall time; its name tells when it came about."""
+BY_TIME, AGAIN = "timed_iter_{}", "retried_iter_{}"
+"""What Run.wanted_checkpoint is while a checkpoint is due by wall time, or again; its name tells when it came about."""
+
+PATIENCE: Final = 1.0
+"""Seconds between two signs of life while the run waits to try again."""
+
+
+URGENT: Final = ("preempted", "interrupted")
+"""Reasons to stop that leave no time to wait for a disk."""
 
 
 class CheckpointHook:
@@ -58,10 +67,13 @@ class CheckpointHook:
         assert clock is not None
         if run.wanted_checkpoint is None or not closes(clock, done - 1):
             return
-        if run.wanted_checkpoint != BY_TIME:
-            self.writer.settled(run)
+        self.writer.settled(run)
+        if run.wanted_checkpoint == AGAIN:
+            if done not in (self.due, run.saved_at):  # the plan's own save is as good
+                self._save_again(run, done)
+        elif run.wanted_checkpoint != BY_TIME:
             self.save(run, run.wanted_checkpoint, done, undo=self._as_now(), planned=False)
-        elif done not in (self.due, run.saved_at):  # the plan's own save is as good
+        elif done not in (self.due, run.saved_at):
             self._save_timed(run, done)
         run.wanted_checkpoint = None
 
@@ -74,6 +86,35 @@ class CheckpointHook:
         retired = standing[:-keep] if keep > 0 else []
         self.timed, self.last = standing[len(retired) :], (name, done)
         self.save(run, name, done, undo=undo, retire=retired, planned=False, waited=run.waited)
+
+    def _save_again(self, run: Run, done: int) -> None:
+        """In place of one that failed: until the next at a planned point stands, or for good where all are kept."""
+        assert run.plan.saving is not None
+        undo, name, leftovers = self._as_now(), retried_name(done), list[str]()
+        if run.plan.saving.max_keep < 0:
+            self.standing = [*self.standing, name]
+        else:
+            leftovers, self.stopped = self.stopped, [name]
+        self.last = name, done
+        waited = perf_counter() - run.attempts.failed_at
+        self.save(run, name, done, undo=undo, retire=leftovers, planned=False, waited=waited,
+                  failures=run.attempts.failures)  # fmt: skip
+
+    def _insist(self, run: Run) -> None:
+        """Where a run ends by itself, what failed is tried a few times more: no update follows that could wait."""
+        for _ in range(AT_END):
+            self.writer.settled(run)
+            failed = run.attempts.last
+            if failed is None or run.attempts.retry_at == float("inf"):
+                return
+            while (left := run.attempts.retry_at - perf_counter()) > 0:
+                run.beats += 1
+                sleep(min(left, PATIENCE))
+            if failed.regular and failed.done == run.completed:
+                self._save_as(run, failed.name, failed.done)
+            else:
+                self._save_again(run, run.completed)
+        self.writer.settled(run)
 
     def after_train_epoch(self, run: Run, **_: Any) -> None:
         saving, clock = run.plan.saving, run.plan.timeline
@@ -120,6 +161,7 @@ class CheckpointHook:
     def save(
         self, run: Run, name: str, done: int, *, undo: Callable[[], None], validated: bool = False,
         retire: Sequence[str] = (), best: bool = False, planned: bool = True, waited: float | None = None,
+        failures: int = 0,
     ) -> None:  # fmt: skip
         """Once the one before is settled and this state changed; undo: what changes it back."""
         clock, saving = run.plan.timeline, run.plan.saving
@@ -131,7 +173,7 @@ class CheckpointHook:
         resumable = not saving.weights_only and (done == 0 or closes(clock, done - 1))
         order = Order(
             name=name, done=done, validated=validated, resumable=resumable, retire=tuple(retire), best=best,
-            planned=planned, waited=waited,
+            planned=planned, waited=waited, failures=failures,
         )  # fmt: skip
         self.writer.save(run, order, undo)
 
@@ -141,10 +183,13 @@ class CheckpointHook:
         if reason == "nonfinite":
             return
         if finished or (reason == "early_stopping" and run.saved_at == run.completed):
+            self._insist(run)
             self.settle(run)
         else:
             self.save_stopped(run)
             self.writer.settled(run)
+            if reason not in URGENT:
+                self._insist(run)
         if finished or reason == "early_stopping":
             self.publish(run)
 

@@ -1,5 +1,6 @@
 """What rank 0 shows: a live progress bar on a terminal, plain lines elsewhere, and the log file."""
 
+import contextlib
 import logging
 import pathlib
 import sys
@@ -40,7 +41,7 @@ class Console:
             plain.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
             handlers.append(plain)
         if self._log_file is not None:
-            file = logging.FileHandler(self._log_file, encoding="utf-8")
+            file = LogFile(self._log_file)
             file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
             handlers.append(file)
         return handlers
@@ -103,6 +104,27 @@ class Console:
                 f" after epoch {run.epoch}" if self.plan.logging.by_epoch else f" after iter {run.completed}"
             )
         self.logger.info("%s%s  %s", "validation" if mode == "val" else mode, after, shown)
+
+
+class LogFile(logging.FileHandler):
+    """A log file that may meet a full disk: said once, and its lines wait in the buffer as long as that holds them."""
+
+    def __init__(self, path: pathlib.Path) -> None:
+        super().__init__(path, encoding="utf-8")
+        self._complained = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's own name
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self._complained:
+            self._complained = True
+            with contextlib.suppress(OSError):  # it may be a file on that disk itself
+                print(f"flexcore: {self.baseFilename} cannot be written: {error.strerror}", file=sys.stderr)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            super().close()
 
 
 def _value(name: str, value: float, digits: int) -> str:

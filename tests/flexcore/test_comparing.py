@@ -168,6 +168,97 @@ def test_a_save_by_wall_time_must_have_waited_for_it():
     assert found(PLAN) == ["save by wall time at iteration 6: planned nothing, was timed_iter_6 after 121 s"]
 
 
+def failing(whole, name, **changes):
+    """The record, with the save of that name one that failed."""
+
+    def failed(event):
+        if event["event"] == "save" and event["name"] == name:
+            return {**event, "event": "save_failed", "reason": "No space left on device", **changes}
+        return event
+
+    return evolve(whole, events=tuple(map(failed, whole.events)))
+
+
+def test_a_save_that_was_tried_and_failed_is_as_planned_and_told():
+    whole = failing(recorded(), "epoch_1")
+    assert differences(whole) == []
+    assert compared([whole]).failed == ("epoch_1 at iteration 4: No space left on device",)
+    assert differences(failing(recorded(), "epoch_1", iter=5)) == [
+        "save at iteration 4: planned (4, 'epoch_1'), was nothing",
+        "save at iteration 5: planned nothing, was (5, 'epoch_1')",
+    ]
+    again = {"event": "save", "iter": 4, "name": "epoch_1", "best": False, "planned": True}
+    assert differences(evolve(whole, events=(*whole.events, again))) == []
+    assert differences(failing(recorded(upto=7), "epoch_1"), recorded(after=4, validated=True)) == []
+
+
+def test_a_best_that_failed_leaves_the_one_before_the_best():
+    """So what comes after is measured against that: 0.6 is better than 0.5, though 0.7 was seen."""
+    whole = failing(recorded(), "best_acc_epoch_2")
+    third = {"event": "save", "iter": 12, "name": "best_acc_epoch_3", "best": True, "planned": True}
+    assert differences(whole) == [
+        "best acc at iteration 12: planned a save, as 0.6 is the best so far, was nothing"
+    ]
+    assert differences(evolve(whole, events=(*whole.events, third))) == []
+    strange = {"event": "save_failed", "iter": 9, "name": "best_acc_epoch_9", "best": True, "reason": "x"}
+    assert differences(evolve(recorded(), events=(*recorded().events, strange))) == [
+        "best at iteration 9: planned nothing, was a save as best_acc_epoch_9"
+    ]
+
+
+def again(at, failures, waited, **changes):
+    made = {"event": "save", "iter": at, "name": f"retried_iter_{at}", "best": False, "planned": False}
+    return {**made, "failures": failures, "waited": waited, **changes}
+
+
+def test_another_attempt_must_follow_a_failure_and_its_pause():
+    whole = failing(recorded(), "epoch_1")
+    first, rest = whole.events[:1], whole.events[1:]
+
+    def found(*attempts, plan=PLAN):
+        return differences(evolve(whole, plan=plan, events=(*first, *attempts, *rest)))
+
+    tried = again(5, 1, 30.0, event="save_failed", reason="y")
+    assert found(again(6, 1, 30.0)) == found(tried, again(6, 2, 60.0)) == []
+    assert found(again(6, 1, 29.5)) == [
+        "save tried again at iteration 6: planned retried_iter_6 30 s after failure 1, was retried_iter_6 29.5 s after failure 1"
+    ]
+    assert found(tried, again(6, 2, 59.0)) == [
+        "save tried again at iteration 6: planned retried_iter_6 60 s after failure 2, was retried_iter_6 59 s after failure 2"
+    ]
+    assert found(again(6, 1, 30.0, name="retried_iter_7")) == [
+        "save tried again at iteration 6: planned retried_iter_6 30 s after failure 1, was retried_iter_7 30 s after failure 1"
+    ]
+    assert found(again(5, 1, 31.0), again(6, 1, 31.0)) == [
+        "save tried again at iteration 6: planned nothing, was retried_iter_6 31 s after failure 1"
+    ]
+    unasked = evolve(PLAN, saving=evolve(PLAN.saving, retry_seconds=None))
+    for plan in (unasked, evolve(PLAN, saving=None)):
+        assert (
+            "save tried again at iteration 6: planned nothing, was retried_iter_6 31 s after failure 1"
+            in found(again(6, 1, 31.0), plan=plan)
+        )
+
+
+def test_a_record_that_says_it_is_incomplete_is_told_and_not_compared_there():
+    """Written up to the fifth iteration while the disk was full, and resumed at the eighth."""
+    first, second = evolve(recorded(upto=5), incomplete=True), recorded(after=8, validated=True)
+    found = compared([first, second])
+    assert (found.differences, found.unrecorded) == ((), ("iterations 6 to 8",))
+    assert differences(evolve(first, incomplete=False), second) == [
+        "iteration at iteration 5: planned 5, was 8",
+        "validation at iteration 8: planned 8, was nothing",
+        "save at iteration 8: planned (8, 'epoch_2'), was nothing",
+        "best acc at iteration 12: planned a save, as 0.6 is the best so far, was nothing",
+    ]
+    spoilt = evolve(first, steps=((0, 9.0, 30), *first.steps[1:]))
+    assert len(differences(spoilt, second)) == 1
+    alone = compared([first])
+    assert (alone.differences, alone.unrecorded) == ((), ("what followed iteration 5",))
+    whole = evolve(recorded(upto=8), incomplete=True)
+    assert compared([whole, second]).unrecorded == ()
+
+
 def test_what_was_executed_twice_counts_by_its_last_execution():
     """Killed after 7 iterations and resumed at 4: the steps and events above 4 of the first start do not count."""
     first, second = recorded(upto=7), recorded(after=4, validated=True)

@@ -5,6 +5,7 @@ from attrs import evolve
 
 import flexcore
 from flexcore import Facts, Supplied, explaining
+from flexcore.explaining_rows import row
 from flexcore.facts import HookFact
 from flexcore.hook_specs import EMA
 from tests.flexcore.base import KNOWN, base, validating
@@ -129,12 +130,15 @@ LOOKS = "validates    when its loop asks"
     ],
 )  # fmt: skip
 def test_events(config, expected):
-    assert list(explaining._events(flexcore.plan(config, KNOWN))) == expected
+    again = row("", "after one that failed another 30 s later, each next twice as late")
+    lines = [line for one in expected for line in ((again, one) if one.startswith("keeps") else (one,))]
+    assert list(explaining._events(flexcore.plan(config, KNOWN))) == lines
 
 
 def test_events_of_no_length_and_of_no_training():
     """Saves wait for the length; an evaluation has none."""
-    assert list(explaining._events(flexcore.plan(base()))) == ["keeps        all"]
+    unasked = base(**C(retry_minutes=None))
+    assert list(explaining._events(flexcore.plan(unasked))) == ["keeps        all"]
     assert list(explaining._events(flexcore.plan(validating(), KNOWN, mode="val"))) == []
 
 

@@ -90,9 +90,10 @@ def test_the_rest_is_as_it_is_set():
     assert saving(Checkpoint(), EPOCHS) == Saving(
         points=SavePoints(interval=1, by_epoch=True), max_keep=-1, template="epoch_{}", best=(),
         greater_keys=GREATER_KEYS, less_keys=LESS_KEYS, weights_only=False, published=(), every_seconds=None,
+        retry_seconds=30.0,
     )  # fmt: skip
     hook = Checkpoint(max_keep_ckpts=3, save_best="x", greater_keys="x", less_keys=("y",), save_optimizer=False,
-                      published_keys=("meta", "state_dict"), interval_minutes=1.5)  # fmt: skip
+                      published_keys=("meta", "state_dict"), interval_minutes=1.5, retry_minutes=None)  # fmt: skip
     assert saving(hook, EPOCHS) == Saving(
         points=SavePoints(interval=1, by_epoch=True), max_keep=3, template="epoch_{}",
         best=(Best(key="x", rule="greater"),), greater_keys=("x",), less_keys=("y",), weights_only=True,

@@ -1,12 +1,14 @@
 """The record of a run: columns go in and come out, and a kill costs at most what a resume repeats."""
 
 import json
+import resource
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shell import events
+from shell import appending, events
+from shell.events import Recorder, read
 
 VALUES = st.integers(-5, 10**9) | st.floats(allow_nan=False) | st.booleans()
 
@@ -95,3 +97,60 @@ def test_other_ranks_record_nothing(tmp_path):
         recorder.hand_over()
     assert recorder.lr == {None: []}
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_record_that_cannot_be_written_waits_and_is_whole_in_the_end(tmp_path):
+    """Cut off in the middle of a line by a limit on its size, told once, and marked until the rest is written."""
+    told, file = [], tmp_path / "events.jsonl"
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with Recorder(tmp_path) as recorder:
+        recorder.complain_to(told.append)
+        recorder.event("a", text="x" * 30)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (70, hard))
+        try:
+            recorder.event("b", text="y" * 30)
+            recorder.event("c", text="z")
+            assert file.stat().st_size == 70
+            assert (tmp_path / "events.jsonl.incomplete").exists()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+        assert told == [f"{file} cannot be written: File too large; its lines wait in memory"]
+        recorder.event("d")
+    assert [event["event"] for event in read(file)] == ["a", "b", "c", "d"]
+    assert told[1:] == [f"{file} is written again, whole"]
+    assert not (tmp_path / "events.jsonl.incomplete").exists()
+
+
+def test_what_still_waits_at_the_end_is_counted_and_stays_marked(tmp_path):
+    told, file = [], tmp_path / "events.jsonl"
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    recorder = Recorder(tmp_path)
+    recorder.complain_to(told.append)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1, hard))
+    try:
+        with recorder:
+            recorder.event("a")
+            recorder.event("b")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    assert told[1:] == [f"{file}: its last 2 lines could not be written"]
+    assert (tmp_path / "events.jsonl.incomplete").exists()
+
+
+def test_more_than_memory_should_hold_is_lost_and_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(appending, "MOST_WAITING", 100)
+    told = []
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with Recorder(tmp_path) as recorder:
+        recorder.complain_to(told.append)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1, hard))
+        try:
+            for number in range(20):
+                recorder.event("a", number=number)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+        recorder.event("b")
+    numbers = [event.get("number") for event in read(tmp_path / "events.jsonl")]
+    assert numbers == [0, 1, 2, 3, None]
+    assert told[1:] == [f"{tmp_path}/events.jsonl is written again; lines are missing"]
+    assert (tmp_path / "events.jsonl.incomplete").exists()

@@ -11,6 +11,7 @@ import io
 import json
 import os
 import pathlib
+import resource
 import signal
 import time
 import warnings
@@ -236,6 +237,41 @@ class Pids:
         self.seen += 1
         if self.seen == 2:
             (run.work_dir / f"pid.{run.rank}").write_text(str(os.getpid()))
+
+
+class FullDisk:
+    """No file of rank 0 may grow from a 0-based iteration on, until so many saves have been tried; None: to the end.
+
+    slow: seconds an iteration takes. room: how: "limit" on the size of files, or a "ballast" that fills a file system.
+    """
+
+    def __init__(self, at: int, saves: int | None = None, slow: float = 0.0, how: str = "limit") -> None:
+        self.at, self.saves, self.slow, self.how = at, saves, slow, how
+        self.tried, self.on = 0, False
+
+    def before_train_iter(self, run: Any, **_: Any) -> None:
+        time.sleep(self.slow)
+        if run.rank == 0 and run.iter == self.at:
+            self._turn(run, on=True)
+
+    def before_save_checkpoint(self, run: Any, checkpoint: Any) -> None:
+        self.tried += self.on
+        if self.on and self.saves is not None and self.tried > self.saves:
+            self._turn(run, on=False)
+
+    def _turn(self, run: Any, *, on: bool) -> None:
+        self.on = on
+        if self.how == "limit":
+            hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1 if on else hard, hard))
+            return
+        ballast = run.work_dir / "ballast"
+        if not on:
+            ballast.unlink()
+            return
+        with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
+            while file.write(bytes(4096)):
+                pass
 
 
 class KillIn:

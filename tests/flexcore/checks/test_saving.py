@@ -45,6 +45,10 @@ CASES = {
     "never by time": (saving(interval_minutes=inf), KNOWN, [
         "default_hooks.checkpoint.interval_minutes: must be a finite number > 0, got inf. Correct the value. [FK020]",
     ]),
+    "never again": (saving(retry_minutes=0.0), KNOWN, [
+        "default_hooks.checkpoint.retry_minutes: must be a finite number > 0, got 0.0. Correct the value. [FK020]",
+    ]),
+    "not again": (saving(retry_minutes=None), KNOWN, []),
     "no interval, no last": (saving(interval=0, save_last=False), KNOWN, [
         "default_hooks.checkpoint: saves nothing: no interval, no last, no best. Set interval or save_last=True. [FC006]",
     ]),
