@@ -24,6 +24,8 @@ from typing import Any, Final
 
 import attrs
 
+from flexcore.problems import shown
+
 FORMAT_VERSION: Final = 1
 MANIFEST: Final = "manifest.json"
 SUFFIX: Final = ".safetensors"
@@ -36,6 +38,7 @@ _SET_ASIDE: Final = re.compile(r".*\.damaged-[0-9]+", re.DOTALL)
 _SEAL: Final = re.compile(rb'\{"manifest_sha256": "([0-9a-f]{64})",')
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _VERIFYING_THREADS: Final = 8
+_MAX_COUNT: Final = 2**63
 
 Path = str | os.PathLike[str]
 
@@ -216,6 +219,20 @@ def _check_document(document: dict[str, Any]) -> None:
     rule = name_problem(document.get("name"))
     if rule:
         raise _Flaw(f"its manifest's name {document.get('name')!r} {rule}")
+    for key in ("epoch", "iter"):
+        value = document.get(key, 0)
+        if type(value) is not int or not 0 <= value < _MAX_COUNT:
+            raise _Flaw(f"its manifest's {key} {shown(value)} is no count")
+    retired = document.get("retire", [])
+    if not isinstance(retired, list) or any(map(name_problem, retired)):
+        raise _Flaw(f"its manifest retires {shown(retired)}, which are no names of checkpoints")
+    pairs = document.get("trajectory")
+    if pairs is not None and not (isinstance(pairs, list) and all(map(_is_pair, pairs))):
+        raise _Flaw(f"its manifest's trajectory {shown(pairs)} is no list of pairs of text")
+
+
+def _is_pair(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(isinstance(one, str) for one in value)
 
 
 def _file_records(document: dict[str, Any]) -> tuple[FileRecord, ...]:
@@ -230,7 +247,9 @@ def _file_record(name: str, entry: object) -> FileRecord:
     if rule:
         raise _Flaw(f"file name {name!r} {rule}")
     match entry:
-        case {"sha256": str() as sha256, "size": int() as size} if _SHA256.fullmatch(sha256):
+        case {"sha256": str() as sha256, "size": int() as size} if (
+            _SHA256.fullmatch(sha256) and type(size) is int
+        ):
             return FileRecord(name, sha256, size)
     raise _Flaw(f"file {name!r} has no SHA-256 and size in {MANIFEST}")
 

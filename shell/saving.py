@@ -125,7 +125,7 @@ def restore(run: Run, loaded: Loaded) -> list[str]:
     Raises:
         CheckpointRefused: the model's or the optimizer's names, groups or shapes are not the checkpoint's.
     """
-    state = loaded.manifest.fields["state"]
+    state = _state(loaded)
     load_weights(run, loaded)
     saved = join(state["optimizer"], loaded.tensors("optimizer"))
     for name, wrapper in run.optim_wrapper.each:
@@ -155,6 +155,23 @@ def restore(run: Run, loaded: Loaded) -> list[str]:
     return [
         f"RNG: saved for {len(state['rng'])} ranks; each of {run.data_ranks} derives its own from (seed, iteration, rank)"
     ]
+
+
+def _state(loaded: Loaded) -> Mapping[str, Any]:
+    """The manifest's state, once it has what every one has; a seal tells damage, not who made it."""
+    state = loaded.manifest.fields.get("state")
+    kinds = {"hooks": dict, "rng": list, "replay": list, "optimizer": dict}
+    odd = [
+        key
+        for key, kind in kinds.items()
+        if not isinstance(state, dict) or not isinstance(state.get(key), kind)
+    ]
+    if odd or "scaler" not in state or len(state["rng"]) != len(state["replay"]):
+        what = ", ".join(odd) or "what each rank had"
+        raise CheckpointRefused(
+            f"{loaded.manifest.path} holds no state to resume: {what}. Resume another checkpoint."
+        )
+    return dict(state)
 
 
 class Own(dict[str, torch.Tensor]):

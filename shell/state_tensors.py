@@ -191,7 +191,13 @@ def join(json: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
         return {key: join(item, tensors) for key, item in json.items()}
     if tag not in _DECODERS:
         raise StateMismatch(f"Mark {tag!r}", "unknown", f"marks are {', '.join(_DECODERS)}: is it newer?")
-    return _DECODERS[tag](json, tensors)
+    try:
+        return _DECODERS[tag](json, tensors)
+    except StateError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, struct.error) as error:
+        rule = f"it cannot be read back ({type(error).__name__}: {error}): was it written by a save?"
+        raise StateMismatch(f"Mark {tag!r}", "not as it is written", rule) from error
 
 
 def _tensor(key: str, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
@@ -203,7 +209,10 @@ def _tensor(key: str, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
 def _array(data: bytes, dtype: str, shape: Sequence[int]) -> Any:
     import numpy as np
 
-    return np.ndarray(tuple(shape), np.dtype(dtype), bytearray(data) or bytearray(1))
+    kind = np.dtype(dtype)
+    if kind.kind not in _NUMPY_KINDS:  # of objects, the bytes would be taken for their addresses
+        raise StateMismatch("A numpy value", f"of dtype {dtype}", "it must hold numbers, times or text")
+    return np.ndarray(tuple(shape), kind, bytearray(data) or bytearray(1))
 
 
 def _pairs(items: Any, tensors: Mapping[str, torch.Tensor]) -> list[tuple[Any, Any]]:

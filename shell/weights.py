@@ -1,5 +1,6 @@
 """Weights from files that others wrote: safetensors, whole or in shards, or PyTorch's own; nothing in them is executed."""
 
+import errno
 import json
 import pathlib
 from collections.abc import Mapping
@@ -59,10 +60,17 @@ def _file(path: str) -> pathlib.Path:
 
 def _names(file: pathlib.Path) -> set[str]:
     try:
+        _check_regular(file)
         with safetensors.safe_open(file, framework="pt") as opened:
             return {unescaped(key) for key in opened.keys()}  # noqa: SIM118
     except (OSError, safetensors.SafetensorError) as error:
         raise _unreadable(str(file), error) from error
+
+
+def _check_regular(file: pathlib.Path) -> None:
+    """A pipe or a device, which could be read for ever, is none; a link to a file is, as caches have them."""
+    if file.exists() and not file.is_file():
+        raise OSError(errno.EINVAL, "not a regular file", str(file))
 
 
 def _shards(index: pathlib.Path) -> dict[pathlib.Path, set[str]]:

@@ -427,6 +427,49 @@ def test_named_checkpoint_that_is_not_there_is_4(here, command):
     assert err == "flexcore: wd/checkpoints/epoch_9: holds no manifest.json\n"
 
 
+class Payload:
+    """What runs if it is unpickled."""
+
+    def __reduce__(self):
+        return os.mkdir, ("executed",)
+
+
+@pytest.mark.parametrize("way", ["resume=x.pth", "load_from=x.pth"])
+def test_a_file_with_code_in_place_of_weights_is_4(here, command, way):
+    import torch
+
+    torch.save({"state_dict": {"w": Payload()}, "meta": Payload()}, "x.pth")
+    (here / "wd").mkdir()
+    code, err = refusal(here, command, way)
+    assert code == 4
+    expected = {
+        "resume=x.pth": "holds no training state: neither flexcore's nor mmengine's meta. "
+        "Take its weights: load_from, resume=False.",
+        "load_from=x.pth": "holds a mapping with w, not tensors by name. Save the model's state_dict.",
+    }
+    assert err == f"flexcore: x.pth {expected[way]}\n"
+    assert not (here / "executed").exists()
+
+
+def test_what_does_not_fit_may_be_left_out_and_names_revised(here, command):
+    """The warning names what is left out; where nothing fits, nothing is started."""
+    import torch
+
+    torch.save({"net.weight": torch.ones(2, 3), "net.bias": torch.ones(5)}, "x.pth")
+    told = 'load_from={"path": "x.pth", "strict": False, "revise_keys": [["^net[.]", ""]]}'
+    other = ("model.type=torch.nn:Linear", "~model.width", "model.in_features=3", "model.out_features=2")
+    code, _, err = command("run", "good.py", "--quiet", "work_dir=other", told, *other)
+    assert code == 0
+    assert (
+        "x.pth fits the model in part, and what does not fit is left out: "
+        "1 of the model's 2 names fit (2 there): 1 of another shape\n  shape  bias  [5] there  [2] here\n"
+        in err
+    )
+    code, _, err = command("run", "good.py", "--quiet", "work_dir=more", told.replace("^net", "^nut"), *other)
+    assert code == 4
+    assert err.endswith("With revise_keys=[['^net\\\\.', '']] 1 of 2 fit.\n")
+
+
 def test_weights_that_do_not_fit_are_4(here, command):
     assert command("run", "good.py", "work_dir=wd", "--quiet", "--smoke")[0] == 0
     other = ("model.type=torch.nn:Linear", "~model.width", "model.in_features=3", "model.out_features=4")
