@@ -20,7 +20,7 @@ from tests.shell.test_commits import at_event, fail, in_child, kill
 
 NAMES = st.sampled_from("abc")
 NUMBERS = st.integers(1, 4)  # few, so that two names often have one iteration
-PLACES = st.integers(1, 40)
+PLACES = st.integers(1, 10)  # of the file operations of something small; a save has some 25
 
 
 def interrupt():
@@ -47,6 +47,8 @@ class StoreMachine(RuleBasedStateMachine):
         self.touched: set[str] = set()
         self.shadows: dict[str, set[tuple[int, bool]]] = {}
         self.aside = 0
+        self.save("a", 1)
+        self.save("b", 2)
 
     def teardown(self):
         if hasattr(self, "root"):
@@ -88,12 +90,18 @@ class StoreMachine(RuleBasedStateMachine):
 
     # What befalls it
 
-    @rule(name=NAMES, number=NUMBERS, fault=st.sampled_from([*FAULTS]), place=PLACES)
+    @rule(name=NAMES, number=NUMBERS, fault=st.sampled_from([*FAULTS]), place=st.integers(1, 25))
     def save_struck(self, name, number, fault, place):
         after = {**self.standing, name: (number, False)}
         if name in self.standing:
             self.shadows.setdefault(name, set()).add(self.standing[name])
         self._struck(lambda: faulting.saved(self.root, number, name), [after], fault, place)
+
+    @precondition(lambda self: self.standing)
+    @rule(data=st.data(), number=NUMBERS, fault=st.sampled_from([*FAULTS]), place=st.integers(6, 25))
+    def replacing_struck(self, data, number, fault, place):
+        """Where most can be lost: one that stands gives way to another."""
+        self.save_struck(data.draw(st.sampled_from(sorted(self.standing))), number, fault, place)
 
     @rule(name=NAMES, fault=st.sampled_from([*FAULTS]), place=PLACES)
     def remove_struck(self, name, fault, place):
