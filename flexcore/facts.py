@@ -106,6 +106,7 @@ class Facts:
             they differ. train_iterable: the dataset only iterates, so its order is its own.
         val_samples, test_samples: one entry per loader, in config order.
         train_step: whether the model has one of its own, and so updates its optimizers itself.
+        model_bytes: of all parameters and buffers that a checkpoint holds.
         modules: every submodule, looked at when the model is to be sharded. model_blocks: the class names the model
             itself wants kept whole (_no_split_modules).
         entropy: 64 random bits of rank 0; started_at: "YYYYmmdd_HHMMSS" of rank 0.
@@ -129,6 +130,7 @@ class Facts:
     val_samples: tuple[int | None, ...] | None = None
     test_samples: tuple[int | None, ...] | None = None
     parameters: tuple[ParameterFact, ...] | None = None
+    model_bytes: int | None = None
     modules: tuple[ModuleFact, ...] | None = None
     model_blocks: tuple[str, ...] | None = None
     parameter_groups: tuple[GroupFact, ...] | None = None

@@ -28,13 +28,14 @@ def model_states(config: Config, facts: Facts) -> int | None:
     every = sum(prod(p.shape) for p in own)
     trained = sum(prod(p.shape) for p in own if p.requires_grad)
     state = sum(
-        _values(one.optimizer) * sum(prod(p.shape) for p in owned(one.name, facts.parameters))
+        values_per_number(one.optimizer) * sum(prod(p.shape) for p in owned(one.name, facts.parameters))
         for one in asked(config)
     )  # fmt: skip
     return every * PARAMETER + trained * GRADIENT + state * STATE
 
 
-def _values(optimizer: Component | Supplied) -> int:
+def values_per_number(optimizer: Component | Supplied) -> int:
+    """Values of optimizer state for each number it trains."""
     if isinstance(optimizer, Supplied):
         return OTHER[0]
     always, moved, maximum = STATES.get(optimizer.name, OTHER)

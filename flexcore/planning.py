@@ -43,6 +43,7 @@ from flexcore.sampling import derived_seed
 from flexcore.saving import out_dir, saving
 from flexcore.schedules import ReduceOnPlateau
 from flexcore.sharding import sharding, started
+from flexcore.storage import room
 from flexcore.strategies import Compile
 from flexcore.tensor_parallel import tensor_layout
 from flexcore.training import Training, schedules, smoked, training
@@ -169,7 +170,7 @@ def _started(made: Plan, problems: list[Problem]) -> tuple[Plan, list[Problem]]:
         now = trajectory(made) if fact.trajectory else ()  # costs as much as the rest of the plan
         problems = [*problems, *starting.resume_problems(fact, now, made.timeline, made.config)]
         problems += starting.hook_notices(fact, made.hooks)
-    problems = [*problems, *notices(made, start)]
+    problems = [*problems, *notices(made, start), *room(made)]
     return evolve(  # an error among them leaves no plan: see plan()
         made, start=start, notices=tuple(_in_order(problems, FIELDS)),
         sharding=started(made.sharding, made.strategy, loads=not isinstance(start, Fresh)), unresolved=unresolved(made, start),

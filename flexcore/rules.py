@@ -90,6 +90,8 @@ RULES: Mapping[str, Rule] = {
     "FC013": Rule("loop-without-state", "error", "A loop that says nothing of its state cannot go on where it stopped."),
     "FC014": Rule("gradients-lost", "warning", "A checkpoint inside an accumulation window has no gradients of it."),
     "FC015": Rule("epoch-told-otherwise", "info", "FlexibleRunner counts one too many where it saves again after a validation."),
+    "FC017": Rule("no-room-for-a-checkpoint", "error", "A run whose first checkpoint cannot be saved loses everything at its first failure."),
+    "FC018": Rule("room-for-fewer", "warning", "A disk that fills up while a run goes on fails its later checkpoints."),
     # FP: parallelism and precision
     "FP001": Rule("strategy-without-launcher", "error", "A distributed strategy needs ranks."),
     "FP002": Rule("launcher-without-environment", "error", "The launcher's variables are not there."),

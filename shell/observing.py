@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any, Literal
 
+import torch
 from torch import nn
 from torch.utils.data import DataLoader as TorchLoader
 
@@ -65,8 +66,14 @@ def observed(plan: Plan, built: "Built") -> Facts:
         or isinstance(plan.config.strategy, Auto)
     ):
         counts |= _modules(built.model)
-    return Facts(parameters=tuple(parameters.observed(built.model)), hooks=hooks or None,
+    return Facts(parameters=tuple(parameters.observed(built.model)), model_bytes=_bytes(built.model), hooks=hooks or None,
                  train_step=built.contract.loss is None, **counts)  # fmt: skip
+
+
+def _bytes(model: nn.Module) -> int:
+    """Of what its state_dict holds, of a shared tensor once for each name."""
+    held = (value for value in model.state_dict().values() if isinstance(value, torch.Tensor))
+    return sum(tensor.numel() * tensor.element_size() for tensor in held)
 
 
 def _modules(model: nn.Module) -> dict[str, Any]:

@@ -159,6 +159,7 @@ def settled(plan: Plan, seen: Facts, group: Group) -> Plan:
 
 
 SECOND_ROUND = ("train_samples", "train_batches", "most_train_batches", "train_iterable", "train_batch_size", "val_samples", "test_samples", "parameters",
+                "model_bytes",
                 "modules", "model_blocks", "parameter_groups", "train_step", "hooks")  # fmt: skip
 
 
