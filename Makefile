@@ -37,6 +37,8 @@ nightly: $(INSTALLED) .venv-mmengine/.installed
 	HYPOTHESIS_PROFILE=nightly FLEXCORE_CURVES=10000 $(BIN)/python -m pytest -n $(JOBS) --timeout=7200 tests/flexcore
 	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest -n $(JOBS) $(patsubst %,tests/shell/test_%.py,tensor_parallel materializing deepspeed fsdp)
 	FLEXCORE_CURVES=10000 .venv-mmengine/bin/python -m pytest -s --timeout=7200 tests/flexcore/test_curves_against_mmengine.py
+	.venv-mmengine/bin/python -m tests.shell.twins .venv-mmengine/twins
+	FLEXCORE_TWINS=.venv-mmengine/twins $(BIN)/python -m pytest tests/shell/test_adopting.py
 
 .venv-mmengine/.installed:
 	$(PYTHON) -m venv .venv-mmengine

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from flexcore.problems import shown
 from flexcore.run_plan import Resume
 from shell import mmengine_files
 from shell.environment import reseed
@@ -25,6 +26,8 @@ TELLING = frozenset(
 OURS = frozenset(("params", "param_names", "lr", "initial_lr", "foreach", "fused", "capturable", "differentiable", "maximize",
                   "decoupled_weight_decay", "is_layer_decay"))  # fmt: skip
 """Settings of a group in which it does not matter what the file says: the plan's hold, or they change no value."""
+SCALER = frozenset(("scale", "growth_factor", "backoff_factor", "growth_interval", "_growth_tracker"))
+"""What torch's GradScaler tells of itself."""
 NOT_TAKEN = (
     "RNG: mmengine keeps none; it is derived from (seed, iteration, rank)",
     "schedules: their values follow from the iteration; mmengine's param_schedulers and message_hub are not read",
@@ -73,7 +76,11 @@ def _apart(
         if str(name).startswith("module.") and isinstance(tensor, torch.Tensor)
     }
     steps = kept.get("steps")
-    done = int(steps) if isinstance(steps, torch.Tensor) and steps.numel() == 1 else 0
+    done = (
+        int(steps)
+        if isinstance(steps, torch.Tensor) and steps.dtype == torch.int64 and steps.numel() == 1
+        else 0
+    )
     return {**weights, **swapped}, {name: weights[name] for name in swapped if name in weights}, done
 
 
@@ -90,18 +97,24 @@ def _load_optimizers(run: Run, path: str, saved: Any) -> Iterator[str]:
             run.strategy.load_optimizer(wrapper.optimizer, tree)
         except StateMismatch as error:
             raise CheckpointRefused(f"{path} does not fit {whose}: {error}") from error
-        if isinstance(own.get("loss_scaler"), dict) and own["loss_scaler"]:
-            wrapper.load_scaler(own["loss_scaler"])
+        scaler = own.get("loss_scaler")
+        if (
+            isinstance(scaler, dict)
+            and {key for key, value in scaler.items() if type(value) in (int, float)} >= SCALER
+        ):
+            wrapper.load_scaler(scaler)
         if differing:
             yield f"{whose}: the config's settings hold; the file has {', '.join(differing)}"
 
 
 def _groups(own: Tree) -> list[Tree]:
     found = own.get("param_groups")
-    able = isinstance(found, list) and all(
-        isinstance(one, dict) and isinstance(one.get("params"), list) for one in found
-    )
-    return found if able else []
+    return found if isinstance(found, list) and all(map(_is_group, found)) else []
+
+
+def _is_group(group: Any) -> bool:
+    numbers = group.get("params") if isinstance(group, dict) else None
+    return isinstance(numbers, list) and all(type(one) is int for one in numbers)
 
 
 def _tree(
@@ -166,10 +179,15 @@ def _differing(here: list[Tree], theirs: Mapping[str, Tree]) -> list[str]:
         for name in group["params"]:
             other = theirs.get(name, {})
             for key in (group.keys() & other.keys()) - OURS:
-                if type(other[key]) in (int, float, bool, tuple) and _plain(group[key]) != _plain(other[key]):
-                    found[f"{key} {other[key]} for {name}"] = None
+                if _is_plain(other[key]) and _plain(group[key]) != _plain(other[key]):
+                    found[f"{key} {shown(other[key])} for {name}"] = None
     told = sorted(found)
     return told[:4] + ([f"and {len(told) - 4} more"] if len(told) > 4 else [])
+
+
+def _is_plain(value: Any) -> bool:
+    items = value if isinstance(value, tuple) and len(value) <= 4 else (value,)
+    return all(type(one) in (int, float, bool) for one in items)
 
 
 def _plain(value: Any) -> Any:

@@ -20,6 +20,9 @@ _STORAGES: Final[Mapping[str, torch.dtype]] = {
 }  # fmt: skip
 
 
+DEEPEST: Final = 64
+
+
 class Mapped:
     """A file in memory as the system pages it in; writing to a view changes neither the file nor another process."""
 
@@ -44,14 +47,27 @@ class Mapped:
         return _typed(aligned, dtype).as_strided(view.size, view.stride, _start(aligned, dtype) + view.offset)
 
     def of(self, tree: Any) -> Any:
-        """A tree with its views as tensors; what is no dict, list or tuple stays as it is."""
+        """A tree with its views as tensors; what is no dict, list or tuple stays as it is.
+
+        Raises:
+            NotInert: the file lacks a tensor's bytes, or the tree is deeper than any state is.
+        """
+        return self._of(tree, {}, 0)
+
+    def _of(self, tree: Any, made: dict[int, Any], depth: int) -> Any:
+        """made: by identity, for what is referred to again and again is spelt out once."""
         if isinstance(tree, inert.Tensor):
             return self.tensor(tree)
-        if isinstance(tree, dict):
-            return {key: self.of(item) for key, item in tree.items()}
-        if isinstance(tree, list | tuple):
-            return type(tree)(self.of(item) for item in tree)
-        return tree
+        if not isinstance(tree, dict | list | tuple):
+            return tree
+        if depth > DEEPEST:
+            raise NotInert(f"has state of more than {DEEPEST} levels")
+        if id(tree) not in made:
+            if isinstance(tree, dict):
+                made[id(tree)] = {key: self._of(item, made, depth + 1) for key, item in tree.items()}
+            else:
+                made[id(tree)] = type(tree)(self._of(item, made, depth + 1) for item in tree)
+        return made[id(tree)]
 
 
 def _typed(held: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -3,6 +3,7 @@
 # ruff: noqa: C408 - configs are written as FlexibleRunner's are
 
 import json
+import os
 import pathlib
 
 import pytest
@@ -11,14 +12,16 @@ import torch
 import flexcore
 from flexcore import Facts
 from flexcore.problems import shown
-from shell import mmengine_files, probe
+from shell import mmengine_files, probe, torch_files
 from shell.checkpoints import Store
 from shell.hooks.ema import saved_averages
+from shell.mapped import Mapped
 from shell.results import CheckpointRefused
 from tests.ranks import run_alone
 from tests.shell import toys, twins
 
-MADE = pathlib.Path(__file__).parent / "mmengine"
+MADE = pathlib.Path(os.environ.get("FLEXCORE_TWINS", pathlib.Path(__file__).parent / "mmengine")).absolute()
+"""What mmengine wrote; `make nightly` has it written anew."""
 ENDS = json.loads((MADE / "ends.json").read_text())
 LAST = {"Runner": "epoch_4", "FlexibleRunner": "epoch_4", "iterations": "iter_12"}
 AT = {"Runner": (2, 6), "FlexibleRunner": (2, 6), "iterations": (0, 8)}
@@ -142,3 +145,75 @@ def test_files_that_are_none_of_mmengines_are_not_resumed(tmp_path):
     assert str(caught.value) == (
         f"{tmp_path / 'x.pth'} is neither an archive nor a pickle. Name a checkpoint of flexcore's or mmengine's."
     )
+
+
+def doubled(levels):
+    """A tuple of two of a tuple of two of ..., which takes no memory and may not be spelt out."""
+    made = ()
+    for _ in range(levels):
+        made = (made, made)
+    return made
+
+
+def own(tree):
+    """With tensors that share no memory."""
+    if isinstance(tree, dict):
+        return {key: own(item) for key, item in tree.items()}
+    if isinstance(tree, list):
+        return [own(item) for item in tree]
+    return tree.clone() if isinstance(tree, torch.Tensor) else tree
+
+
+def nested(levels):
+    made = []
+    for _ in range(levels):
+        made = [made]
+    return made
+
+
+FORGED = {
+    "nothing": (lambda t: t.pop("optimizer"), "holds weights only: "),
+    "a list": (lambda t: t.update(optimizer=[1]), "holds weights only: "),
+    "parameters that are no numbers": (lambda t: t["optimizer"]["param_groups"][0].update(params=["w"]), "holds no state for the"),
+    "too few parameters": (lambda t: t["optimizer"]["param_groups"][0]["params"].pop(), "does not fit the optimizer: momentum_buffer of 'backbone.1.weight' is of shape [4, 4]; the parameter is [4]"),
+    "state that is a list": (lambda t: t["optimizer"]["state"].update({1: [1]}), "does not fit the optimizer: The state of 'backbone.0.weight' is a list"),
+    "state of another shape": (
+        lambda t: t["optimizer"]["state"][1].update(momentum_buffer=torch.ones(9)),
+        "does not fit the optimizer: momentum_buffer of 'backbone.0.weight' is of shape [9]; the parameter is [4, 4]"),
+    "state of 2^40 parts": (lambda t: t["optimizer"]["state"][1].update(momentum_buffer=doubled(40)), "does not fit the optimizer: mom"),
+    "state of 100 levels": (lambda t: t["optimizer"].update(more=nested(100)), "has state of more than 64 levels"),
+    "weights that are words": (lambda t: t["state_dict"].update(x="y"), "holds a mapping with "),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name", ["settings of 2^40 parts", "averages of NaN steps", "a scaler without a scale"]
+)
+def test_what_means_nothing_is_left_behind(name, forged):
+    assert forged[name]["reason"] == "done"
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_a_checkpoint_that_was_tampered_with_is_refused(name, forged, tmp_path):
+    reason = forged[name]["reason"]
+    assert reason.startswith(("CheckpointRefused: ", "ConfigError: resume: "))
+    place = f"/{name}.pth' " if reason.startswith("Config") else f"/{name}.pth "
+    assert f"{place}{FORGED[name][1]}" in reason
+
+
+@pytest.fixture(scope="module")
+def forged(tmp_path_factory):
+    root = tmp_path_factory.mktemp("forged")
+    harmless = {
+        "settings of 2^40 parts": lambda t: t["optimizer"]["param_groups"][0].update(dampening=doubled(40)),
+        "averages of NaN steps": lambda t: t.update(ema_state_dict={"steps": torch.tensor(float("nan"))}),
+        "a scaler without a scale": lambda t: t["optimizer"].update(loss_scaler={"scale": "much"}),
+    }
+    cfgs = {}
+    for name, change in {**{key: one for key, (one, _) in FORGED.items()}, **harmless}.items():
+        opened = torch_files.read(MADE / "iterations.pth")
+        tree = own(Mapped(opened).of({key: opened.tree[key] for key in ("meta", "state_dict", "optimizer")}))
+        change(tree)
+        torch.save(tree, root / f"{name}.pth")
+        cfgs[name] = twins.ours("iterations", str(root / name), resume=str(root / f"{name}.pth"))
+    return dict(zip(cfgs, run_alone(toys.several, 0, list(cfgs.values())), strict=True))
