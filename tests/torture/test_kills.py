@@ -149,7 +149,7 @@ def test_at_every_file_operation(way, part, peace, operations, tmp_path, record_
 
 EVERYWHERE = (
     Way(), Way(window=1), Way(workers=2), Way(2, "DDPStrategy"), Way(2, "DDPStrategy", workers=1, scaled=True),
-    Way(2, "FSDPStrategy"), Way(2, "FSDPStrategy", window=1, **ASIDE),
+    Way(2, "FSDPStrategy"), Way(2, "FSDPStrategy", **ASIDE),
 )  # fmt: skip
 
 
