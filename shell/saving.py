@@ -37,7 +37,7 @@ class Due(Protocol):
 
 
 def contents(run: Run, due: Due, *, writes: bool) -> tuple[Files, dict[str, Any]]:
-    """(tensors by file, the manifest's fields); every rank calls it. writes: whether this rank needs them anyway.
+    """(tensors by file, the manifest's fields but `about`); every rank calls it. writes: this rank needs them anyway.
 
     The fields are a copy; tensors are the run's own.
     """
@@ -56,17 +56,22 @@ def contents(run: Run, due: Due, *, writes: bool) -> tuple[Files, dict[str, Any]
     return tensors, {**position(run, due.done), **flags, "state": state}
 
 
-def position(run: Run, done: int) -> dict[str, Any]:
-    """Where the run stands and what it is, as manifest fields."""
+def about(run: Run) -> dict[str, Any]:
+    """What the run is, as manifest fields: the same in each of its checkpoints."""
     plan = run.plan
-    clock = plan.timeline
-    epoch = 0 if clock is None else run.epochs_done if clock.opaque else clock.epoch_of(done)
     return {
-        "epoch": epoch, "iter": done, "world_size": run.world_size, "strategy": plan.strategy.NAME,
+        "world_size": run.world_size, "strategy": plan.strategy.NAME,
         "trajectory": [list(pair) for pair in trajectory(plan)], "trajectory_digest": plan.trajectory_digest,
         "plan_digest": run.plan_digest, "run_id": plan.names.run_id, "record": plan.record,
         "plan": plan.to_json(), "versions": dict(plan.facts.versions or ()),
     }  # fmt: skip
+
+
+def position(run: Run, done: int) -> dict[str, Any]:
+    """Where the run stands, as manifest fields."""
+    clock = run.plan.timeline
+    epoch = 0 if clock is None else run.epochs_done if clock.opaque else clock.epoch_of(done)
+    return {"epoch": epoch, "iter": done}
 
 
 def gathered(run: Run, own: list[Any]) -> tuple[Files, dict[str, Any]]:

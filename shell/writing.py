@@ -20,7 +20,7 @@ from shell.checkpoints import DamagedCheckpoint, RemoveFailed, SaveFailed, Store
 from shell.locking import WorkDirLost
 from shell.pieces import Channel, Piece
 from shell.run import Run
-from shell.saving import contents, hook_states, metric_states
+from shell.saving import about, contents, hook_states, metric_states
 from shell.settling import raise_together
 from shell.state_tensors import split
 from shell.tensor_files import AnyTensor
@@ -73,6 +73,7 @@ class CheckpointWriter:
         self.store, self.background = store, background
         self._pending: _OnItsWay | None = None
         self._channel: Channel | None = None
+        self._about: dict[str, Any] = {}
 
     def save(self, run: Run, order: Order, undo: Undo) -> None:
         """Every rank calls it, after `settled`. undo: called on every rank if the checkpoint turns out not to stand."""
@@ -91,6 +92,8 @@ class CheckpointWriter:
             run.saved_at, run.saved_clock = order.done, perf_counter()
         tensors, fields = contents(run, order, writes=self.store is not None)
         if self.store is not None:
+            self._about = self._about or about(run)
+            fields = {**self._about, **fields}
             run.recorder.hand_over()
         self._pending = due
         if not self.background:

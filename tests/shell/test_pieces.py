@@ -88,30 +88,40 @@ class Wide(nn.Sequential):
 
 
 class Grown:
-    """Notes by how much memory that no file backs grows at most while a checkpoint is read, and while one is written."""
+    """Notes by how much memory that no file backs grows at most while a checkpoint is written; and, while one is read,
+    beyond what is there in the end.
+    """
 
     def __init__(self) -> None:
         self.over = threading.Event()
+        self.watch()
+
+    def watch(self) -> None:
+        self.over.clear()
+        self.begun = self.most = anonymous()
+        threading.Thread(target=self.look).start()
+
+    def look(self) -> None:
+        while not self.over.is_set():
+            self.most = max(self.most, anonymous())
+            time.sleep(0.001)
+
+    def note(self, run, what) -> None:
+        self.over.set()
+        pathlib.Path(run.work_dir, f"{what}.{run.rank}").write_text(str(self.most - self.begun))
+
+    def after_load_checkpoint(self, run, **_) -> None:
+        self.note(run, "read")
 
     def before_save_checkpoint(self, run, **_) -> None:
-        if run.completed == 5:
-            self.watch(run, "written")
+        self.over.set()
+        self.watch()
 
     def after_train_epoch(self, run) -> None:
+        self.note(run, "written")
+
+    def after_run(self, run) -> None:
         self.over.set()
-
-    def watch(self, run, what) -> None:
-        self.over.clear()
-        begun = anonymous()
-
-        def look() -> None:
-            most = begun
-            while not self.over.is_set():
-                most = max(most, anonymous())
-                time.sleep(0.001)
-            pathlib.Path(run.work_dir, f"{what}.{run.rank}").write_text(str(most - begun))
-
-        threading.Thread(target=look).start()
 
 
 def anonymous() -> int:
@@ -120,14 +130,17 @@ def anonymous() -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
 
 
-def test_no_rank_holds_the_whole_model_while_it_is_saved(tmp_path):
-    """Two ranks of FSDP, 144 MiB of state: rank 0 has one tensor of 4 MiB in hand at a time, the other sends its half."""
+def test_no_rank_holds_the_whole_model_while_it_is_saved_or_loaded(tmp_path):
+    """Two ranks of FSDP, 144 MiB of state: one tensor of 4 MiB in hand at a time, besides a rank's own half, once loaded."""
     cfg = toys.config(
         tmp_path, model=dict(type="tests.shell.test_pieces:Wide"), train_cfg=dict(by_epoch=True, max_epochs=1),
-        strategy=dict(type="FSDPStrategy", wrap=["Linear"]), custom_hooks=[dict(type="tests.shell.test_pieces:Grown", priority=100)],
+        strategy=dict(type="FSDPStrategy", wrap=["Linear"]),
+        custom_hooks=[dict(type="tests.shell.test_pieces:Grown", priority=100)],
         val_dataloader=None, val_cfg=None, val_evaluator=None,
         default_hooks=dict(checkpoint=dict(type="CheckpointHook", interval=5, by_epoch=False)),
     )  # fmt: skip
-    run_ranks(2, toys.trained_rank, cfg)
-    grown = [int((tmp_path / f"written.{rank}").read_text()) / 2**20 for rank in (0, 1)]
-    assert max(grown) < 24
+    for _ in "saved", "loaded":
+        run_ranks(2, toys.trained_rank, cfg)
+    for what, most in ("written", 16), ("read", 72 + 24):
+        grown = [int((tmp_path / f"{what}.{rank}").read_text()) / 2**20 for rank in (0, 1)]
+        assert max(grown) < most, (what, grown)
