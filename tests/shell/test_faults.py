@@ -31,6 +31,7 @@ def looked_at(root: pathlib.Path, operation: Operation, *, done: bool) -> None:
     assert left in (operation.allowed[-1:] if done else operation.allowed)
     Store(root, "next").sweep()
     assert faulting.standing(root, operation.damaged) == left
+    assert [entry.name for entry in root.glob(".*")] == []
     faulting.saved(root, 7)
     now = faulting.standing(root, operation.damaged)
     assert sorted(now) == sorted([("a", 7, False), *(one for one in left if one[0] != "a")])
