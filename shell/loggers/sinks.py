@@ -10,6 +10,7 @@ from flexcore.problems import ConfigError
 from flexcore.reporting import backends
 from flexcore.rules import problem
 from shell.loggers.packages import place_of
+from shell.manifests import name_problem
 from shell.run import Run
 
 
@@ -94,6 +95,13 @@ class Sinks:
         self._run.logger.error(text, name, type(error).__name__, error)
 
 
+def _record_dir(run: Run) -> pathlib.Path:
+    """The log directory of the first start, where a board shows all of them as one run."""
+    assert run.log_dir is not None
+    record = run.plan.record
+    return run.log_dir if record is None or name_problem(record) else run.log_dir.parent / record
+
+
 def _sink(backend: VisBackend, run: Run) -> Sink | None:
     """The executor of a backend; None for the local record, which is always written."""
     match backend:
@@ -102,8 +110,7 @@ def _sink(backend: VisBackend, run: Run) -> Sink | None:
         case TensorBoardBackend(save_dir=given):
             from shell.loggers.tensorboard import TensorBoardSink
 
-            assert run.log_dir is not None
-            directory = run.log_dir / run.plan.logging.board if given is None else pathlib.Path(given)
+            directory = _record_dir(run) / run.plan.logging.board if given is None else pathlib.Path(given)
             return TensorBoardSink(directory, by_epoch=run.plan.logging.metric_axis == "epoch")
         case WandbBackend():
             from shell.loggers.wandb import WandbSink

@@ -2,7 +2,7 @@
 
 Its writers checksum in Python (100 us a record) in a thread that fights the loop for the interpreter lock (40 us a
 step on a tiny model), and importing its message types costs 0.3 s. An event file is TFRecords of protobuf messages
-with six fields in all, so they are written here; tensorboard reads them.
+with seven fields in all, so they are written here; tensorboard reads them.
 """
 
 import os
@@ -18,6 +18,7 @@ from shell.run import Run
 
 # Protobuf keys: field number << 3 | wire type (0 varint, 1 eight bytes, 2 length-delimited, 5 four bytes).
 WALL_TIME, STEP, FILE_VERSION, SUMMARY = b"\x09", b"\x10", b"\x1a", b"\x2a"  # Event 1, 2, 3, 5
+SESSION_BEGINS = b"\x3a\x02\x08\x01"  # Event 7: SessionLog with status 1 (START)
 VALUE, TAG, SIMPLE_VALUE = b"\x0a", b"\x0a", b"\x15"  # Summary 1; Summary.Value 1, 2
 METADATA, TENSOR = b"\x4a", b"\x42"  # Summary.Value 9, 8
 PLUGIN, PLUGIN_NAME, CONTENT = b"\x0a", b"\x0a", b"\x12"  # SummaryMetadata 1; PluginData 1, 2
@@ -44,6 +45,8 @@ class TensorBoardSink:
 
     def begin(self, run: Run) -> None:
         plan = run.plan
+        if run.completed:
+            self.goes_on(run.completed)
         start = b"".join(HPARAM + sized(hparam(name, value)) for name, value in hparams(plan))
         start += GROUP_NAME + sized((plan.record or "").encode())
         self._summary("_hparams_/session_start_info", "hparams", SESSION_START + sized(start), NO_TENSOR)
@@ -52,6 +55,11 @@ class TensorBoardSink:
         )  # so indented, Markdown leaves it alone
         self._summary("plan/text_summary", "text", b"", A_TEXT + STRING + sized(encoded(lines)))
         self.flush()
+
+    def goes_on(self, completed: int) -> None:
+        """An earlier start wrote up to here, and perhaps further, which is done again: readers forget that."""
+        file = self._file or self._open()
+        file.write(self._record(STEP + varint(completed + 1) + SESSION_BEGINS))
 
     def _summary(self, tag: str, plugin: str, content: bytes, tensor: bytes) -> None:
         """A record that a plugin reads."""

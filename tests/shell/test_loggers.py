@@ -7,6 +7,7 @@ import pty
 import re
 import struct
 import sys
+import time
 from contextlib import contextmanager, suppress
 from types import SimpleNamespace
 
@@ -161,6 +162,20 @@ def test_tensorboard_reads_what_was_written(tmp_path):
         "train/lr": [(10, 0.5), (20, 0.5), (30, 0.5)],
         "val/accuracy": [(30, 0.75)],
     }
+
+
+def test_tensorboard_forgets_what_a_start_has_written_that_is_done_again(tmp_path):
+    """A run killed after step 5 is resumed at step 3, in the same directory."""
+    for completed, steps in ((0, range(1, 6)), (3, range(4, 8))):
+        sink = TensorBoardSink(tmp_path)
+        if completed:
+            time.sleep(1.1)  # files are read in the order of the second they were opened in
+            sink.goes_on(completed)
+        for step in steps:
+            sink.scalars({"loss": step + completed / 10}, step)
+        sink.close()
+    expected = [(step, pytest.approx(step + (0.3 if step > 3 else 0))) for step in range(1, 8)]
+    assert read_back(tmp_path) == {"loss": expected}
 
 
 def test_tensorboard_reads_long_names_late_steps_and_what_floats_cannot_hold(tmp_path):

@@ -201,27 +201,26 @@ def tensorboard_values(directory):
 
 @pytest.mark.slow
 def test_tensorboard_holds_every_scalar_at_every_step(twice):
-    found = {}
-    for directory in twice.glob("*/tensorboard"):
-        found |= tensorboard_values(directory)
-    assert found == {key: pytest.approx(value, rel=1e-6) for key, value in told(twice).items()}
+    """Of both starts, in the directory of the first."""
+    (directory,) = twice.glob("*/tensorboard")
+    assert tensorboard_values(directory) == {
+        key: pytest.approx(value, rel=1e-6) for key, value in told(twice).items()
+    }
 
 
 @pytest.mark.slow
 def test_tensorboard_shows_parameters_by_record_and_the_plan_as_text(twice):
-    groups = set()
-    for directory in twice.glob("*/tensorboard"):
-        seen = tensorboard(directory)
-        content = seen.PluginTagToContent("hparams")["_hparams_/session_start_info"]
-        start = HParamsPluginData.FromString(content).session_start_info
-        groups.add(start.group_name)
-        assert start.hparams["optim_wrapper.optimizer.lr"].number_value == 0.01
-        assert start.hparams["plan.mode"].string_value == "train"
-        assert start.hparams["resume"].bool_value is True
-        (text,) = seen.Tensors("plan/text_summary")
-        assert text.tensor_proto.string_val[0].startswith(b"    Plan         train: experiment_")
-        assert list(seen.PluginTagToContent("text")) == ["plan/text_summary"]
-    assert len(groups) == 1
+    (directory,) = twice.glob("*/tensorboard")
+    seen = tensorboard(directory)
+    content = seen.PluginTagToContent("hparams")["_hparams_/session_start_info"]
+    start = HParamsPluginData.FromString(content).session_start_info
+    assert start.group_name == directory.parent.name
+    assert start.hparams["optim_wrapper.optimizer.lr"].number_value == 0.01
+    assert start.hparams["plan.mode"].string_value == "train"
+    assert start.hparams["resume"].bool_value is True
+    texts = [one.tensor_proto.string_val[0] for one in seen.Tensors("plan/text_summary")]
+    assert [text.startswith(b"    Plan         train: experiment_") for text in texts] == [True, True]
+    assert list(seen.PluginTagToContent("text")) == ["plan/text_summary"]
 
 
 class Breaks:
