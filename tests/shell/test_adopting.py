@@ -197,8 +197,8 @@ def test_what_means_nothing_is_left_behind(name, forged):
 def test_a_checkpoint_that_was_tampered_with_is_refused(name, forged, tmp_path):
     reason = forged[name]["reason"]
     assert reason.startswith(("CheckpointRefused: ", "ConfigError: resume: "))
-    place = f"/{name}.pth' " if reason.startswith("Config") else f"/{name}.pth "
-    assert f"{place}{FORGED[name][1]}" in reason
+    assert f"/{name}" in reason
+    assert FORGED[name][1] in reason
 
 
 @pytest.fixture(scope="module")

@@ -265,6 +265,7 @@ def test_a_run_that_wakes_up_after_another_took_over_ends_with_7_on_every_rank(t
         until(lambda: stopped(old.pids[0]), 60)
         (tmp_path / ".lock").unlink()  # a second host, or a user who is sure
         cfg = toys.config(tmp_path)
+        time.sleep(1.1)  # records are put in order by the second they began in
         new = toys.run(ranks, cfg)
         assert new["reason"] == "done"
         before = bytes_of(tmp_path / "checkpoints")

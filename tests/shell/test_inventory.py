@@ -17,7 +17,12 @@ FIELDS = dict(epoch=1, iter=9, plan_digest="0123456789abcdef", strategy="DDPStra
 def saved(root, **checkpoints):
     store = Store(root, "run")
     for name, more in checkpoints.items():
-        store.save(name, {"model": {"weight": torch.ones(more.pop("numbers", 500))}}, FIELDS | more)
+        store.save(name, {"model": {"weight": torch.ones(more.pop("numbers", 500))}}, fields(more))
+
+
+def fields(more):
+    """None: the field is left out."""
+    return {key: value for key, value in (FIELDS | more).items() if value is not None}
 
 
 def damage(root, name):

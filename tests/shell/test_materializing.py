@@ -82,6 +82,7 @@ def test_weights_dealt_by_rank_0_train_to_the_same_bits(more, tmp_path):
     assert trained(tmp_path / "again", dict(meta_init=True, **more), custom_hooks=hooks) == alone
 
 
+@pytest.mark.skipif(not toys.EVERY, reason="in the nightly run: four ranks, three times")
 def test_layers_cut_over_groups_are_dealt_as_well(tmp_path):
     """Two shares of two cut copies: the same weights as where each rank initialises."""
     found = []

@@ -156,7 +156,7 @@ def test_the_command_ends_with_the_codes_of_its_ranks(tmp_path):
     file = tmp_path / "config.json"
     started = tmp_path / "run" / "started.0"
     cfg = toys.config(tmp_path / "run", train_dataloader=slow, custom_hooks=[dict(type="tests.shell.toys:Started")],
-                      train_cfg=dict(by_epoch=True, max_epochs=40))  # fmt: skip
+                      train_cfg=dict(by_epoch=True, max_epochs=16))  # fmt: skip
     file.write_text(json.dumps(cfg))
     command = [sys.executable, "-m", "shell", "run", str(file), "--nproc", "2", "--quiet"]
     for signum, code in ((signal.SIGTERM, 75), (signal.SIGINT, 130), (None, 0)):

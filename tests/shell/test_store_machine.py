@@ -214,7 +214,7 @@ class StoreMachine(RuleBasedStateMachine):
 
 
 TestStore = StoreMachine.TestCase
-TestStore.settings = settings(max_examples=20, stateful_step_count=20, deadline=None)
+TestStore.settings = settings(max_examples=8, stateful_step_count=20, deadline=None)
 
 
 def test_the_machine_is_told_of_kills():

