@@ -174,7 +174,7 @@ def test_the_command_ends_with_the_codes_of_its_ranks(tmp_path):
     text, differs = report(tmp_path / "run")
     assert differs == 0, text
     assert "3 starts" in text
-    assert "320 iterations" in text
+    assert "128 iterations" in text
 
 
 def _wait_for(path, process):
