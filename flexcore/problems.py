@@ -72,6 +72,11 @@ def usable(text: str) -> bool:
         return False
 
 
+def is_url(place: str) -> bool:
+    """Whether a place is named by a URL, and not by a path."""
+    return "://" in place
+
+
 def shown(value: object, limit: int = 60) -> str:
     """A value as it may stand in a message: repr, cut short, never raising.
 

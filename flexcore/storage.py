@@ -21,6 +21,8 @@ PER_PARAMETER: Final = 400
 PER_RANK: Final = 18 * 1024
 """Bytes of the random states of one rank that sees samples of its own, as JSON."""
 
+UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
+
 STEP: Final = 4  # bytes of the count of steps that most optimizers keep for each parameter
 
 
@@ -60,12 +62,12 @@ def room(plan: Plan) -> Iterator[Problem]:
     where = plan.names.out_dir or plan.names.work_dir
     more = kept(plan) - len(plan.facts.checkpoints or ()) + 1
     if free < size:
-        text = f"{where} has {_readable(free)} free, and one checkpoint takes about {_readable(size)}."
+        text = f"{where} has {readable(free)} free, and one checkpoint takes about {readable(size)}."
         yield problem("FC017", path, text, "Make room, or name another place.")
     elif free < size * more:
         text = (
-            f"{where} has {_readable(free)} free, and {more:,} more checkpoints of about {_readable(size)}, one of them "
-            f"being written, take {_readable(size * more)}."
+            f"{where} has {readable(free)} free, and {more:,} more checkpoints of about {readable(size)}, one of them "
+            f"being written, take {readable(size * more)}."
         )
         yield problem("FC018", path, text, "Make room, or keep fewer: max_keep_ckpts, interval.")
 
@@ -84,8 +86,8 @@ def kept(plan: Plan) -> int:
     return (planned if most is None else min(most, planned)) + timed + len(saving.best)
 
 
-def _readable(size: int) -> str:
+def readable(size: int) -> str:
     """Bytes in the largest unit that leaves at least one, to three digits."""
-    units = ("B", "KiB", "MiB", "GiB", "TiB")
-    power = min(max(size.bit_length() - 1, 0) // 10, len(units) - 1)
-    return f"{size / 1024**power:.3g} {units[power]}"
+    power = min(max(size.bit_length() - 1, 0) // 10, len(UNITS) - 1)
+    number = size / 1024**power
+    return f"{number:.3g} {UNITS[power]}" if number < 1000 else f"{number:.0f} {UNITS[power]}"

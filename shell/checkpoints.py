@@ -20,18 +20,16 @@ import torch
 from shell import manifests
 from shell.locking import Claim
 from shell.manifests import Manifest, Path
-from shell.pieces import Piece
+from shell.pieces import AnyTensor, Files, Piece
 from shell.state_tensors import Unsavable, check_json, check_tensor
-from shell.tensor_files import AnyTensor, chunks, delete, make_directory, ordered, read_file, write_file
+from shell.tensor_files import chunks, delete, make_directory, ordered, read_file, write_file
 
 JSON: TypeAlias = "bool | int | float | str | list[JSON] | tuple[JSON, ...] | dict[str, JSON] | None"
 META = ("epoch", "iter", "run_id", "plan_digest", "trajectory_digest")
 """Manifest fields that a published file's header tells on demand."""
 
-Tensors: TypeAlias = Mapping[str, Mapping[str, AnyTensor]]
 
-
-def pieces(tensors: Tensors) -> list[Piece]:
+def pieces(tensors: Files) -> list[Piece]:
     """Those among the tensors of several files, as they are written."""
     return [one for part in tensors.values() for _, one in ordered(part) if isinstance(one, Piece)]
 
@@ -92,6 +90,10 @@ class Loaded:
         """What `tensors` can be asked for."""
         return tuple(record.name.removesuffix(manifests.SUFFIX) for record in self.manifest.files)
 
+    def held(self, stem: str) -> dict[str, torch.Tensor]:
+        """As `tensors`; none where there is no such file, which a save leaves out if it would hold none."""
+        return self.tensors(stem) if stem in self.stems else {}
+
     def tensors(self, stem: str) -> dict[str, torch.Tensor]:
         """The tensors of one file, on the CPU, to be copied from (`read_file`); KeyError for a stem not in `stems`."""
         if stem not in self.stems:
@@ -119,7 +121,7 @@ class Store:
         self._writing: set[str] = set()
 
     def save(
-        self, name: str, tensors: Tensors, fields: Mapping[str, JSON], received: Iterator[torch.Tensor] = iter(())  # noqa: B008
+        self, name: str, tensors: Files, fields: Mapping[str, JSON], received: Iterator[torch.Tensor] = iter(())  # noqa: B008
     ) -> pathlib.Path:  # fmt: skip
         """Write `tensors` (file stem -> name -> tensor) and `fields` as the checkpoint `name`, replacing one so called.
 
@@ -143,7 +145,7 @@ class Store:
             self._writing.discard(temporary.name)
 
     def _write(
-        self, temporary: pathlib.Path, name: str, tensors: Tensors, fields: Mapping[str, JSON],
+        self, temporary: pathlib.Path, name: str, tensors: Files, fields: Mapping[str, JSON],
         received: Iterator[torch.Tensor],
     ) -> None:  # fmt: skip
         make_directory(self._root)
@@ -228,8 +230,7 @@ class Store:
         found = manifests.read(self._root / name)
         if not isinstance(found, Manifest):
             return False
-        loaded = Loaded(found)
-        stored = loaded.tensors(stem) if stem in loaded.stems else {}
+        stored = Loaded(found).held(stem)
         return stored.keys() == tensors.keys() and all(
             torch.equal(stored[key], next(received) if isinstance(one, Piece) else one.cpu())
             for key, one in ordered(tensors)
@@ -247,7 +248,7 @@ class Store:
         loaded = self.load(self._root / name)
         tensors = {
             key if stem == "model" else f"{stem}.{key}": tensor
-            for stem in stems if stem in loaded.stems for key, tensor in loaded.tensors(stem).items()
+            for stem in stems for key, tensor in loaded.held(stem).items()
         }  # fmt: skip
         told = {key: str(loaded.manifest.fields.get(key)) for key in META if "meta" in stems}
         temporary = self._root / f"{manifests.TEMPORARY}{name}-published-{self._run_id}"
@@ -324,7 +325,7 @@ def whole(path: Path) -> Manifest:
     return manifest
 
 
-def check_savable(name: str, tensors: Tensors, fields: Mapping[str, JSON]) -> None:
+def check_savable(name: str, tensors: Files, fields: Mapping[str, JSON]) -> None:
     """Raise BadName or Unsavable for anything a save would refuse, touching no file."""
     manifests.check_name("Checkpoint", name)
     for stem, part in tensors.items():

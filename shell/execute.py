@@ -8,7 +8,7 @@ from typing import Any
 
 from flexcore.facts import Facts
 from flexcore.planning import plan as make_plan
-from flexcore.problems import ConfigError
+from flexcore.problems import ConfigError, is_url
 from flexcore.rules import problem
 from flexcore.run_plan import LoadWeights, Mode, Plan, Resume
 from shell import adopting, probe, processes, remote, settling, weights
@@ -28,7 +28,6 @@ from shell.run import Run
 from shell.saving import load_weights, put_weights, renamed, restore
 from shell.stopping import StopSignals
 from shell.watchdog import watched
-from shell.words import is_url
 from shell.writing import CheckpointWriter
 
 NOTHING_KNOWN = Facts()

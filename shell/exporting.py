@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 import safetensors
 import torch
 
+from flexcore.problems import is_url
 from shell import manifests
 from shell.checkpoints import whole
 from shell.hooks.ema import saved_averages
@@ -17,7 +18,6 @@ from shell.remote import Parts, RemoteFailed, send
 from shell.results import CheckpointRefused
 from shell.tensor_files import chunks, delete, unescaped, write_file
 from shell.weights import INDEX, WHOLE
-from shell.words import is_url
 
 HEADER: Mapping[str, str] = {"format": "pt"}
 

@@ -7,6 +7,8 @@ from typing import Any, TypeAlias
 
 from attrs import frozen
 
+from shell.tables import aligned
+
 Shape: TypeAlias = tuple[int, ...] | None
 """None for state of a module that is no tensor."""
 Shapes: TypeAlias = Mapping[str, Shape]
@@ -47,7 +49,7 @@ class Fit:
         counts = {kind: sum(row.kind == kind for row in self.rows) for kind in kinds}
         told = [f"{counts[kind]} {TOLD[kind]}" for kind in kinds if counts[kind]]
         head = f"{self.fitting} of the model's {self.here} names fit ({self.there} there): {', '.join(told)}"
-        lines = _aligned(_shown(self.rows, counts, kinds))
+        lines = [f"  {line}" for line in aligned(_shown(self.rows, counts, kinds))]
         return "\n".join([head, *lines, *_advice(self.revision, self.here)])
 
 
@@ -155,16 +157,6 @@ def _shown(rows: Iterable[Row], counts: Mapping[str, int], kinds: Iterable[str])
 
 def _told(shape: Shape, where: str) -> str:
     return "" if shape is None else f"{list(shape)} {where}"
-
-
-def _aligned(rows: Iterable[tuple[str, ...]]) -> list[str]:
-    every = list(rows)
-    kept = [column for column in zip(*every, strict=True) if any(column)]
-    widths = [max(map(len, column)) for column in kept]
-    return [
-        "  " + "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
-        for row in zip(*kept, strict=True)
-    ]
 
 
 def _advice(revision: tuple[Revision, int] | None, here: int) -> Iterator[str]:

@@ -9,6 +9,8 @@ from typing import Any, Final
 
 import attrs
 
+from shell.manifests import open_regular
+
 NOTE_BYTES: Final = 1024
 """A note is filled up to this: writing over another takes no new space, and readers see one or the other."""
 
@@ -99,11 +101,8 @@ def read_at(path: pathlib.Path) -> Holder:
     Raises:
         OSError: there is none, or it cannot be read.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    try:
-        return read(descriptor)
-    finally:
-        os.close(descriptor)
+    with open_regular(path) as file:
+        return read(file.fileno())
 
 
 def _text(value: Any) -> str | None:

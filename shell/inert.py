@@ -91,7 +91,7 @@ def _tensor_of_dtype(
     if not isinstance(storage, Storage) or not isinstance(dtype, Named):
         raise NotInert("builds a tensor of what is no storage")
     kind = dtype.path.removeprefix("torch.")
-    return _tensor(Storage(kind, storage.key, storage.count // WIDTHS.get(kind, 1)), offset, size, stride)
+    return _tensor(Storage(kind, storage.key, storage.count // width(kind)), offset, size, stride)
 
 
 def _data(tensor: Any, *_: Any) -> Tensor:
@@ -126,13 +126,21 @@ def _sizes(sizes: Any = ()) -> tuple[Any, ...]:
 
 
 MAX_DIMENSIONS: Final = 64
-WIDTHS: Final[Mapping[str, int]] = {
-    "DoubleStorage": 8, "FloatStorage": 4, "HalfStorage": 2, "BFloat16Storage": 2, "LongStorage": 8, "IntStorage": 4,
-    "ShortStorage": 2, "CharStorage": 1, "ByteStorage": 1, "BoolStorage": 1, "ComplexFloatStorage": 8,
-    "ComplexDoubleStorage": 16, "UntypedStorage": 1, "uint16": 2, "uint32": 4, "uint64": 8, "float8_e4m3fn": 1,
-    "float8_e5m2": 1,
+KINDS: Final[Mapping[str, tuple[str, int]]] = {
+    "DoubleStorage": ("float64", 8), "FloatStorage": ("float32", 4), "HalfStorage": ("float16", 2),
+    "BFloat16Storage": ("bfloat16", 2), "LongStorage": ("int64", 8), "IntStorage": ("int32", 4),
+    "ShortStorage": ("int16", 2), "CharStorage": ("int8", 1), "ByteStorage": ("uint8", 1), "BoolStorage": ("bool", 1),
+    "ComplexFloatStorage": ("complex64", 8), "ComplexDoubleStorage": ("complex128", 16), "UntypedStorage": ("uint8", 1),
+    "uint16": ("uint16", 2), "uint32": ("uint32", 4), "uint64": ("uint64", 8), "float8_e4m3fn": ("float8_e4m3fn", 1),
+    "float8_e5m2": ("float8_e5m2", 1),
 }  # fmt: skip
-"""Bytes to an element of each kind of storage, and of the dtypes that have none of their own."""
+"""torch's dtype, and bytes to an element, of each kind of storage and of the dtypes that have none of their own."""
+
+
+def width(kind: str) -> int:
+    """Bytes to an element; of an unknown kind, which no tensor is made of, 1."""
+    return KINDS[kind][1] if kind in KINDS else 1
+
 
 RECIPES: Final[Mapping[str, Callable[..., Any]]] = {
     "collections.OrderedDict": _mapping,

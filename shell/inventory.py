@@ -8,11 +8,12 @@ from collections.abc import Iterable, Sequence
 
 from attrs import frozen
 
+from flexcore.storage import readable
 from shell import manifests
 from shell.manifests import MANIFEST, Damaged, Manifest
+from shell.tables import aligned
 
 HEAD = ("name", "epoch", "iter", "size", "verified", "plan", "strategy", "ranks", "")
-UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
 @frozen
@@ -30,11 +31,7 @@ def listed(place: pathlib.Path, *, quick: bool = False) -> tuple[str, int]:
     found = entries(place, hashed=not quick)
     if not found:
         return f"flexcore: {place}: no checkpoint. Give the work_dir of `flexcore run`, or where it saves.", 2
-    rows = [HEAD, *(_row(entry) for entry in found)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
+    lines = aligned([HEAD, *map(_row, found)])
     told = [f"{pathlib.Path(entry.path).name}: {reason}" for entry in found for reason in entry.reasons]
     return "\n".join([*lines, *told]), int(bool(told))
 
@@ -79,7 +76,7 @@ def _row(entry: Entry) -> tuple[str, ...]:
     state = "damaged" if entry.reasons else "yes" if entry.hashed else "sizes"
     numbers = (_told(fields.get(key)) for key in ("epoch", "iter"))
     plan, strategy, ranks = (_told(fields.get(key)) for key in ("plan_digest", "strategy", "world_size"))
-    size = readable(record.size for record in entry.manifest.files)
+    size = readable(sum(record.size for record in entry.manifest.files))
     return (name, *numbers, size, state, plan[:8], strategy, ranks, ", ".join(_remarks(entry.manifest)))
 
 
@@ -92,11 +89,3 @@ def _remarks(manifest: Manifest) -> Iterable[str]:
         yield "best"
     if manifest.fields.get("resumable") is False:
         yield "weights only"
-
-
-def readable(sizes: Iterable[int]) -> str:
-    """Bytes in the largest unit that leaves at least one, to three digits."""
-    size, unit = float(sum(sizes)), 0
-    while size >= 1024 and unit < len(UNITS) - 1:
-        size, unit = size / 1024, unit + 1
-    return f"{size:.3g} {UNITS[unit]}" if size < 1000 else f"{size:.0f} {UNITS[unit]}"

@@ -27,6 +27,7 @@ from typing import Final
 
 from shell import holders
 from shell.holders import Holder
+from shell.manifests import open_regular
 
 LOCK: Final = ".lock"
 BEAT: Final = 5.0
@@ -223,11 +224,8 @@ def _watch(path: pathlib.Path, descriptor: int) -> None:
 
 def _touched(path: pathlib.Path) -> int:
     """When a file was changed last, opened anew so that network file systems ask their server."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    try:
-        return os.fstat(descriptor).st_mtime_ns
-    finally:
-        os.close(descriptor)
+    with open_regular(path) as file:
+        return os.fstat(file.fileno()).st_mtime_ns
 
 
 def _say(text: str) -> None:

@@ -1,24 +1,13 @@
 """The tensors of a PyTorch file as views of the file itself: they take no memory until they are copied."""
 
 import pathlib
-from collections.abc import Mapping
 from typing import Any, Final
 
 import torch
 
 from shell import inert
-from shell.inert import NotInert
+from shell.inert import KINDS, NotInert
 from shell.torch_files import TorchFile
-
-_STORAGES: Final[Mapping[str, torch.dtype]] = {
-    "DoubleStorage": torch.float64, "FloatStorage": torch.float32, "HalfStorage": torch.float16,
-    "BFloat16Storage": torch.bfloat16, "LongStorage": torch.int64, "IntStorage": torch.int32,
-    "ShortStorage": torch.int16, "CharStorage": torch.int8, "ByteStorage": torch.uint8, "BoolStorage": torch.bool,
-    "ComplexFloatStorage": torch.complex64, "ComplexDoubleStorage": torch.complex128, "UntypedStorage": torch.uint8,
-    "uint16": torch.uint16, "uint32": torch.uint32, "uint64": torch.uint64, "float8_e4m3fn": torch.float8_e4m3fn,
-    "float8_e5m2": torch.float8_e5m2,
-}  # fmt: skip
-
 
 DEEPEST: Final = 64
 
@@ -34,9 +23,9 @@ class Mapped:
     def tensor(self, view: inert.Tensor) -> torch.Tensor:
         """Raises NotInert if the file has no such bytes."""
         kind, key, count = view.storage.kind, view.storage.key, view.storage.count
-        dtype = _STORAGES.get(kind)
-        if dtype is None:
+        if kind not in KINDS:
             raise NotInert(f"has tensors of {kind}, which is unknown")
+        dtype: torch.dtype = getattr(torch, KINDS[kind][0])
         begin, length = self._extents.get(key, (0, 0))
         if length < count * dtype.itemsize:
             raise NotInert(

@@ -1,8 +1,8 @@
 """Tensors of which each rank holds a piece: made whole on rank 0, one at a time, and nothing but the pieces is sent."""
 
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import torch
 from attrs import field, frozen
@@ -42,6 +42,11 @@ class Piece:
         if self.held is None or not self.held.numel():
             return [0] * (1 + 2 * len(self.seen))
         return [1, *self.offset, *self.held.shape]
+
+
+AnyTensor: TypeAlias = torch.Tensor | Piece
+Files: TypeAlias = Mapping[str, Mapping[str, AnyTensor]]
+"""What a checkpoint's files hold: file stem -> name -> tensor."""
 
 
 class Channel:

@@ -17,7 +17,7 @@ from shell import manifests
 from shell.manifests import FileRecord, name_problem
 from shell.results import CheckpointRefused
 from shell.tensor_files import delete, make_directory, write_file
-from shell.weights import INDEX, INDEXED, MAX_INDEX_BYTES, WHOLE
+from shell.weights import INDEX, INDEXED, WHOLE, BadIndex, indexed
 
 FETCHED: Final = "fetched"
 RECORD: Final = "fetched.json"
@@ -124,18 +124,9 @@ def _begun(files: Any, place: str) -> tuple[str, str]:
 def _shards(index: pathlib.Path) -> list[str]:
     """The files that an index names, each beside it."""
     try:
-        with index.open("rb") as opened:
-            names = sorted(set(json.loads(opened.read(MAX_INDEX_BYTES))["weight_map"].values()))
-    except (ValueError, RecursionError, TypeError, KeyError, AttributeError) as error:
-        raise RemoteFailed(
-            f"{index.name} cannot be read: {type(error).__name__}: {error}. Fetch another."
-        ) from error
-    odd = next((name for name in names if name_problem(name) or not name.endswith(".safetensors")), None)
-    if odd is not None:
-        raise RemoteFailed(
-            f"{index.name} names {odd!r}, which is no .safetensors file beside it. Fetch another."
-        )
-    return names
+        return sorted(set(indexed(index).values()))
+    except BadIndex as error:
+        raise RemoteFailed(f"{index.name} {error}. Fetch another.") from error
 
 
 def _read(files: Any, path: str) -> Iterator[bytes]:

@@ -2,9 +2,10 @@
 
 import base64
 from collections.abc import Mapping
-from typing import Any, Protocol, TypeAlias
+from typing import Any
 
 import torch
+from attrs import frozen
 
 from flexcore.plan_files import trajectory
 from flexcore.run_plan import LoadWeights
@@ -13,30 +14,34 @@ from shell.checkpoints import Loaded
 from shell.environment import reseed
 from shell.hooks.ema import EMAHook, saved_averages
 from shell.optimizer_states import restore_rng, rng_state
+from shell.pieces import AnyTensor, Files
 from shell.results import CheckpointRefused
 from shell.run import Run
 from shell.state_tensors import StateMismatch, join, split
-from shell.tensor_files import AnyTensor
-
-Files: TypeAlias = Mapping[str, Mapping[str, AnyTensor]]
 
 
-class Due(Protocol):
-    """What the state does not tell of a checkpoint; see `writing.Order`."""
+@frozen(kw_only=True)
+class Order:
+    """A checkpoint that is due.
 
-    @property
-    def done(self) -> int: ...
-    @property
-    def validated(self) -> bool: ...
-    @property
-    def resumable(self) -> bool: ...
-    @property
-    def retire(self) -> tuple[str, ...]: ...
-    @property
-    def best(self) -> bool: ...
+    Attributes:
+        done: iterations completed. retire: names to remove once it stands.
+        planned: by the plan, not by a signal or a hook's wish. waited: seconds without one, if that is why.
+        failures: in a row, that it is another attempt after.
+    """
+
+    name: str
+    done: int
+    validated: bool
+    resumable: bool
+    retire: tuple[str, ...] = ()
+    best: bool = False
+    planned: bool = True
+    waited: float | None = None
+    failures: int = 0
 
 
-def contents(run: Run, due: Due, *, writes: bool) -> tuple[Files, dict[str, Any]]:
+def contents(run: Run, order: Order, *, writes: bool) -> tuple[Files, dict[str, Any]]:
     """(tensors by file, the manifest's fields but `about`); every rank calls it. writes: this rank needs them anyway.
 
     The fields are a copy; tensors are the run's own.
@@ -52,8 +57,8 @@ def contents(run: Run, due: Due, *, writes: bool) -> tuple[Files, dict[str, Any]
     if not (writes or run.strategy.shards):
         return {}, {}
     tensors, state = gathered(run, own)
-    flags = {"validated": due.validated, "resumable": due.resumable, "retire": due.retire, "best": due.best}
-    return tensors, {**position(run, due.done), **flags, "state": state}
+    flags = {key: getattr(order, key) for key in ("validated", "resumable", "retire", "best")}
+    return tensors, {**position(run, order.done), **flags, "state": state}
 
 
 def about(run: Run) -> dict[str, Any]:
@@ -140,16 +145,15 @@ def restore(run: Run, loaded: Loaded) -> list[str]:
             whose = "the optimizer" if name is None else f"the optimizer of {name}"
             raise CheckpointRefused(f"{loaded.manifest.path} does not fit {whose}: {error}") from error
         wrapper.load_scaler(_of(state["scaler"], name))
-    tensors = loaded.tensors("hooks") if "hooks" in loaded.stems else {}
+    tensors = loaded.held("hooks")
     for planned, hook in zip(run.plan.hooks, run.stages.hooks, strict=True):
         if planned.key in state["hooks"] and hasattr(hook, "load_state_dict"):
             given = tensors if isinstance(hook, EMAHook) else Own(tensors)  # which copies what it keeps
             hook.load_state_dict(join(state["hooks"][planned.key], given))
     if "metrics" in state:
-        kept = Own(loaded.tensors("metrics") if "metrics" in loaded.stems else {})
-        restore_metrics(run, join(state["metrics"], kept))
+        restore_metrics(run, join(state["metrics"], Own(loaded.held("metrics"))))
     if "loop" in state:
-        stands = join(state["loop"], Own(loaded.tensors("loop") if "loop" in loaded.stems else {}))
+        stands = join(state["loop"], Own(loaded.held("loop")))
         places = state["places"]
         run.load_loop_state(stands["own"], places[run.data_rank % len(places)])
     if len(state["rng"]) == run.data_ranks:

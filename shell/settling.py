@@ -13,14 +13,13 @@ from flexcore.facts import Facts
 from flexcore.noticing import supplied_slots
 from flexcore.plan_files import config_digest, plan_digest
 from flexcore.planning import plan as make_plan
-from flexcore.problems import ConfigError, Problem
+from flexcore.problems import ConfigError, Problem, is_url
 from flexcore.rules import problem
 from flexcore.run_plan import Environment, Fresh, LoadWeights, Mode, Plan, Resume
 from shell import building, manifests, probe
 from shell.locking import LockUnavailable, WorkDirLocked
 from shell.processes import Group
 from shell.results import EXIT_CODES, CheckpointRefused, StalePlan
-from shell.words import is_url
 
 
 class PeerFailed(Exception):  # noqa: N818 - named for what happened

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import torch
 
-from shell.pieces import Piece
+from shell.pieces import AnyTensor, Piece
 from shell.tensor_files import DTYPES
 
 _PLAIN_TENSORS: Final = (torch.Tensor, torch.nn.Parameter)
@@ -41,7 +41,7 @@ class StateMismatch(StateError):  # noqa: N818
     """Saved state that does not fit what it is to be put into; nothing was changed."""
 
 
-def check_tensor(place: str, tensor: torch.Tensor | Piece) -> None:
+def check_tensor(place: str, tensor: AnyTensor) -> None:
     """Raise Unsavable for a tensor that a safetensors file cannot hold."""
     if isinstance(tensor, Piece):
         tensor = torch.empty(0, dtype=tensor.dtype)
@@ -72,7 +72,7 @@ def check_json(place: str, value: object) -> None:
         raise Unsavable(place, f"an integer of {value.bit_length()} bits", "JSON holds less: use split")
 
 
-def split(tree: Any) -> tuple[Any, dict[str, torch.Tensor | Piece]]:
+def split(tree: Any) -> tuple[Any, dict[str, AnyTensor]]:
     """JSON for `tree`, and its tensors by the keys that stand for them there.
 
     Takes None, bool, int, float, str, bytes, dict, OrderedDict, list, tuple, set, frozenset, tensors, pieces of tensors, numpy
@@ -87,7 +87,7 @@ def split(tree: Any) -> tuple[Any, dict[str, torch.Tensor | Piece]]:
 
 class _Splitter:
     def __init__(self) -> None:
-        self.tensors: dict[str, torch.Tensor | Piece] = {}
+        self.tensors: dict[str, AnyTensor] = {}
         self._seen: dict[int, str] = {}
 
     def encode(self, place: str, value: Any) -> Any:
@@ -99,14 +99,14 @@ class _Splitter:
         rule = "state holds None, bool, int, float, str, bytes, dict, list, tuple, set, tensors, numpy values"
         raise Unsavable(place, f"a {kind.__module__}.{kind.__qualname__}", rule)
 
-    def tensor(self, place: str, value: torch.Tensor | Piece) -> Any:
+    def tensor(self, place: str, value: AnyTensor) -> Any:
         if id(value) not in self._seen:
             check_tensor(place, value)
             plain = value.detach() if isinstance(value, torch.Tensor) else value
             self._seen[id(value)] = self._keep(place, plain)
         return {"$tensor": self._seen[id(value)]}
 
-    def _keep(self, place: str, value: torch.Tensor | Piece) -> str:
+    def _keep(self, place: str, value: AnyTensor) -> str:
         key, number = place, 1
         while key in self.tensors:
             key, number = f"{place}~{number}", number + 1

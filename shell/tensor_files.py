@@ -8,15 +8,13 @@ import pathlib
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import safetensors
 import torch
 
 from shell.manifests import FileRecord, sync_directory
-from shell.pieces import Piece
-
-AnyTensor: TypeAlias = torch.Tensor | Piece
+from shell.pieces import AnyTensor, Piece
 
 # The names of the safetensors format, widest first: the order in which a file holds them, so that all lie aligned.
 _KINDS: Final = (

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Final, TypeAlias
 from attrs import frozen
 
 from shell import pickles
-from shell.inert import WIDTHS, NotInert, Storage
+from shell.inert import NotInert, Storage, width
 
 Extent: TypeAlias = tuple[int, int]
 """(first byte, bytes) in the file."""
@@ -200,7 +200,7 @@ def _old_extents(file: BinaryIO, size: int, storages: list[Storage]) -> Iterator
     for storage in storages:
         file.seek(at)
         count = int.from_bytes(file.read(8), "little")
-        length = storage.count * WIDTHS.get(storage.kind, 1)
+        length = storage.count * width(storage.kind)
         if count != storage.count or at + 8 + length > size:
             raise NotInert(f"ends within storage {storage.key!r}, or tells another length of it")
         yield storage.key, (at + 8, length)

@@ -73,18 +73,35 @@ def _check_regular(file: pathlib.Path) -> None:
         raise OSError(errno.EINVAL, "not a regular file", str(file))
 
 
+class BadIndex(Exception):  # noqa: N818 - named for what it is
+    """A table of shards that tells none, and why."""
+
+
+def indexed(index: pathlib.Path) -> dict[str, str]:
+    """The file beside an index in which each tensor is, by the table alone.
+
+    Raises:
+        BadIndex: it cannot be read, or names what is no such file.
+    """
+    try:
+        with index.open("rb") as opened:
+            placed = dict(json.loads(opened.read(MAX_INDEX_BYTES))["weight_map"].items())
+    except (OSError, ValueError, RecursionError, TypeError, KeyError, AttributeError) as error:
+        raise BadIndex(f"cannot be read: {type(error).__name__}: {error}") from error
+    for file in placed.values():
+        if name_problem(file) or not file.endswith(SUFFIX):
+            raise BadIndex(f"names {file!r}, which is no {SUFFIX} file beside it")
+    return placed
+
+
 def _shards(index: pathlib.Path) -> dict[pathlib.Path, set[str]]:
     """The files beside an index, with the tensors it places in each, which are there."""
     try:
-        with index.open("rb") as opened:
-            table = json.loads(opened.read(MAX_INDEX_BYTES))
-        placed = table["weight_map"].items()
-    except (OSError, ValueError, RecursionError, TypeError, KeyError, AttributeError) as error:
-        raise _no_index(index, f"cannot be read: {type(error).__name__}: {error}") from error
+        placed = indexed(index)
+    except BadIndex as error:
+        raise _no_index(index, str(error)) from error
     found: dict[pathlib.Path, set[str]] = {}
-    for name, file in placed:
-        if name_problem(file) or not file.endswith(SUFFIX):
-            raise _no_index(index, f"names {file!r}, which is no {SUFFIX} file beside it")
+    for name, file in placed.items():
         found.setdefault(index.parent / file, set()).add(name)
     for shard, names in found.items():
         missing = names - _names(shard)
@@ -132,7 +149,8 @@ def _torch_file(file: pathlib.Path) -> dict[str, torch.Tensor]:
     damage = opened.damaged()
     if damage:
         raise NotInert(damage)
-    return {name: Mapped(opened).tensor(view) for name, view in named(str(file), opened.tree).items()}
+    views, mapped = named(str(file), opened.tree), Mapped(opened)
+    return {name: mapped.tensor(view) for name, view in views.items()}
 
 
 def named(path: str, tree: Any) -> dict[str, inert.Tensor]:

@@ -41,8 +41,3 @@ def plain(text: str) -> str:
     if not re.fullmatch(r"[\w.,:@/-]{1,250}", text, re.ASCII):
         raise argparse.ArgumentTypeError(f"must be letters, digits and .,:@/_-, got {text!r}")
     return text
-
-
-def is_url(path: str) -> bool:
-    """Whether a place is named by a URL, for fsspec to open."""
-    return "://" in path

@@ -6,61 +6,44 @@ rank 0 through a process group of their own, and what became of it is agreed whe
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from time import perf_counter
 from typing import Any
 
 import torch
-from attrs import evolve, frozen
+from attrs import evolve
 
 from shell.attempts import Attempt
 from shell.checkpoints import DamagedCheckpoint, RemoveFailed, SaveFailed, Store, pieces
 from shell.locking import WorkDirLost
-from shell.pieces import Channel, Piece
+from shell.pieces import AnyTensor, Channel, Files, Piece
 from shell.run import Run
-from shell.saving import about, contents, hook_states, metric_states
+from shell.saving import Order, about, contents, hook_states, metric_states
 from shell.settling import raise_together
 from shell.state_tensors import split
-from shell.tensor_files import AnyTensor
 
 PATIENCE = 60.0
 """Seconds that a run which failed waits for its last checkpoint; ranks that are gone send no more pieces."""
 
-Files = Mapping[str, Mapping[str, AnyTensor]]
 Undo = Callable[[], None]
-
-
-@frozen(kw_only=True)
-class Order:
-    """A checkpoint that is due.
-
-    Attributes:
-        done: iterations completed. retire: names to remove once it stands.
-        planned: by the plan, not by a signal or a hook's wish. waited: seconds without one, if that is why.
-        failures: in a row, that it is another attempt after.
-    """
-
-    name: str
-    done: int
-    validated: bool
-    resumable: bool
-    retire: tuple[str, ...] = ()
-    best: bool = False
-    planned: bool = True
-    waited: float | None = None
-    failures: int = 0
 
 
 class _OnItsWay:
     """One checkpoint: whether it stands is known once `thread`, if there is one, has ended."""
 
-    def __init__(self, order: Order, undo: Undo) -> None:
-        self.order, self.undo = order, undo
+    def __init__(self, run: Run, order: Order, undo: Undo) -> None:
+        self.order, self._undo = order, undo
+        self._before = run.saved_at, run.saved_clock
         self.thread: threading.Thread | None = None
         self.failure: BaseException | None = None
         self.path: str | None = None
+
+    def undo(self, run: Run) -> None:
+        """As if it had never been due."""
+        self._undo()
+        run.saved_at, run.saved_clock = self._before
 
 
 class CheckpointWriter:
@@ -86,8 +69,7 @@ class CheckpointWriter:
                 "best": order.best,
             },
         )
-        before, due = (run.saved_at, run.saved_clock), _OnItsWay(order, undo)
-        due.undo = lambda: (undo(), _set_back(run, before))[0]
+        due = _OnItsWay(run, order, undo)
         if order.resumable or (run.plan.saving is not None and run.plan.saving.weights_only):
             run.saved_at, run.saved_clock = order.done, perf_counter()
         tensors, fields = contents(run, order, writes=self.store is not None)
@@ -198,7 +180,7 @@ class CheckpointWriter:
         run.attempts.settled(attempt, stands=stands)
         run.deadline = min(run.deadline, run.attempts.retry_at)
         if not stands:
-            due.undo()
+            due.undo(run)
         elif due.path is not None:
             gone = tuple(f"/{name}" for name in due.order.retire)
             run.checkpoints[:] = [path for path in run.checkpoints if not path.endswith(gone)] + [due.path]
@@ -242,10 +224,6 @@ class CheckpointWriter:
                     )
             except (SaveFailed, WorkDirLost) as error:
                 run.logger.warning("%s", error)
-
-
-def _set_back(run: Run, before: tuple[int | None, float]) -> None:
-    run.saved_at, run.saved_clock = before
 
 
 def staged(files: Files, *, plain: bool) -> Files:

@@ -11,7 +11,7 @@ from flexcore.config import Config
 from flexcore.facts import Facts
 from flexcore.hooks import Logger, merged
 from flexcore.log_specs import DefineMetric, MLflowBackend, TensorBoardBackend, WandbBackend, WandbInit
-from flexcore.problems import Path, Problem, did_you_mean, shown, usable
+from flexcore.problems import Path, Problem, did_you_mean, is_url, shown, usable
 from flexcore.rules import problem
 
 SUMMARIES = ("min", "max", "mean", "last", "first", "copy", "none")
@@ -21,7 +21,6 @@ WATCHED: tuple[tuple[str, tuple[type, ...]], ...] = (
 """Arguments of wandb's watch besides the model: (name, types)."""
 KINDS_WATCHED = ("gradients", "parameters", "all")
 FORBIDDEN_IN_IDS = "/\\#?%:"
-REMOTE = "://"
 FIX = "Correct the value."
 
 
@@ -73,7 +72,7 @@ def _copying(hook: Logger, path: Path) -> Iterator[Problem]:
             yield problem("FK014", (*path, key), text, "Remove it, and copy the files from out_dir.")
     if hook.out_dir is None:
         return
-    if REMOTE in hook.out_dir:
+    if is_url(hook.out_dir):
         text = f"names remote storage, and only directories are written to: {shown(hook.out_dir)}."
         yield problem("FK014", (*path, "out_dir"), text, "Name a directory, and copy the files from there.")
     else:

@@ -18,7 +18,7 @@ from flexcore.hooks import (
     valid_priority,
 )
 from flexcore.loops import IterLoop
-from flexcore.problems import Path, Problem, did_you_mean, shown, usable
+from flexcore.problems import Path, Problem, did_you_mean, is_url, shown, usable
 from flexcore.rules import problem
 from flexcore.saving import PUBLISHED, as_tuple, best_rules, last_part
 from flexcore.schedules import ReduceOnPlateau
@@ -141,7 +141,7 @@ def _place(config: Config, hook: Checkpoint, path: Path) -> Iterator[Problem]:
     if not usable(hook.out_dir):
         text = f"is not a usable path: {shown(hook.out_dir)}."
         yield problem("FC010", (*path, "out_dir"), text, "Write a plain path, or remove it.")
-    elif "://" in hook.out_dir:
+    elif is_url(hook.out_dir):
         yield _remote((*path, "out_dir"), hook.out_dir)
     elif config.work_dir is not None and last_part(config.work_dir) in ("", ".", ".."):
         text = f"takes the last part of work_dir, and {shown(config.work_dir)} ends in none."

@@ -8,7 +8,7 @@ from flexcore.components import Component, Data
 from flexcore.config import AmpOptim, Config, LoadFrom, weights_of
 from flexcore.facts import Facts
 from flexcore.loops import EpochLoop, OwnTrainLoop
-from flexcore.problems import Path, Problem, did_you_mean, shown, usable
+from flexcore.problems import Path, Problem, did_you_mean, is_url, shown, usable
 from flexcore.rules import problem
 from flexcore.wrappers import Asked, asked
 
@@ -47,7 +47,7 @@ def starting(config: Config, _: Facts, __: frozenset[str]) -> Iterator[Problem]:
             yield problem(
                 "FC010", path, f"is not a usable path: {shown(value)}.", "Name a checkpoint or remove it."
             )
-        elif isinstance(value, str) and "://" in value and config.resume is not False:
+        elif isinstance(value, str) and is_url(value) and config.resume is not False:
             text = (
                 f"is {shown(value)}, and what is resumed must be looked at before the run: it is not fetched."
             )

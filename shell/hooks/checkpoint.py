@@ -10,7 +10,8 @@ from flexcore.run_plan import Resume
 from flexcore.saving import best_name, inferred_rule, is_better, timed_name
 from flexcore.timeline import closes, due_after_epoch, next_save
 from shell.run import Run
-from shell.writing import CheckpointWriter, Order
+from shell.saving import Order
+from shell.writing import CheckpointWriter
 
 STOPPED = "stopped_iter_{}"
 BY_TIME, AGAIN = "timed_iter_{}", "retried_iter_{}"
@@ -79,7 +80,6 @@ class CheckpointHook:
 
     def _save_timed(self, run: Run, done: int) -> None:
         assert run.plan.saving is not None
-        self.writer.settled(run)
         undo = self._as_now()
         name, keep = timed_name(done), run.plan.saving.max_keep
         standing = [*self.timed, name]

@@ -10,7 +10,7 @@ from torch import nn
 from flexcore.config import ClipGrad
 from shell.fitting import Shapes, shapes
 from shell.optimizer_states import optimizer_state, restore_optimizer
-from shell.pieces import Piece
+from shell.pieces import AnyTensor
 
 Named = Iterable[tuple[str, nn.Parameter]]
 
@@ -52,7 +52,7 @@ class Strategy(Protocol):
         So what a rank's own batch-norm statistics were never shows, in a metric or after a resume.
         """
 
-    def save_state(self) -> Mapping[str, torch.Tensor | Piece]:
+    def save_state(self) -> Mapping[str, AnyTensor]:
         """Parameters and buffers by name; of what is sharded, this rank's pieces."""
 
     def whole_shapes(self) -> Shapes:
@@ -94,7 +94,7 @@ class Replicated:
     def clip_gradients(self, clip: ClipGrad, parameters: Sequence[nn.Parameter]) -> torch.Tensor | None:
         return clipped(clip, parameters)
 
-    def save_state(self) -> Mapping[str, torch.Tensor | Piece]:
+    def save_state(self) -> Mapping[str, AnyTensor]:
         return self.model.state_dict()
 
     def whole_shapes(self) -> Shapes:

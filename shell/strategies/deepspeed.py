@@ -18,7 +18,7 @@ from flexcore.config import ClipGrad
 from flexcore.strategies import DeepSpeed
 from shell.fitting import Shapes, shapes
 from shell.optimizer_states import check_groups, check_shapes, optimizer_state, restore_optimizer
-from shell.pieces import Piece
+from shell.pieces import AnyTensor
 from shell.processes import exported
 from shell.strategies import zero_shares
 from shell.strategies.base import trainable
@@ -97,7 +97,7 @@ class DeepSpeedStrategy:
             return []
         return list(zero_shares.shares(self.engine.optimizer, self.optimizer, trainable(self.model)))
 
-    def save_state(self) -> Mapping[str, torch.Tensor | Piece]:
+    def save_state(self) -> Mapping[str, AnyTensor]:
         frozen = self.settings.exclude_frozen_parameters
         return zero_shares.state(self.model, self._shares(), without_frozen=frozen)
 

@@ -15,7 +15,7 @@ from flexcore.tensor_parallel import STYLES, TensorLayout
 from shell import sharded
 from shell.fitting import Shapes, shapes
 from shell.optimizer_states import optimizer_state, restore_optimizer
-from shell.pieces import Piece
+from shell.pieces import AnyTensor
 from shell.strategies.base import trainable
 from shell.strategies.cutting import Parts
 from shell.strategies.whole_layers import WholeLayers
@@ -97,8 +97,8 @@ class InShares:
         for buffer in self.model.buffers():
             dist.broadcast(buffer, src=0)
 
-    def save_state(self) -> Mapping[str, torch.Tensor | Piece]:
-        state: Mapping[str, torch.Tensor | Piece] = self.in_pieces(dict(self.model.state_dict()))
+    def save_state(self) -> Mapping[str, AnyTensor]:
+        state: Mapping[str, AnyTensor] = self.in_pieces(dict(self.model.state_dict()))
         return state
 
     def whole_shapes(self) -> Shapes:

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from attrs import frozen
 from torch import nn
 
-from shell.pieces import Piece
+from shell.pieces import AnyTensor, Piece
 from shell.state_tensors import StateMismatch
 
 Named = Iterable[tuple[str, nn.Parameter]]
@@ -144,9 +144,7 @@ def _brief(single: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} {float(value):g}" for key, value in single.items()) or "none"
 
 
-def state(
-    model: nn.Module, held: Iterable[Share], *, without_frozen: bool
-) -> dict[str, torch.Tensor | Piece]:
+def state(model: nn.Module, held: Iterable[Share], *, without_frozen: bool) -> dict[str, AnyTensor]:
     """Parameters, in the full precision the optimizer keeps, and buffers, by name; of what is shared out, pieces."""
     by_id = {id(share.parameter): share for share in held}
     return {
@@ -162,7 +160,7 @@ def saved(model: nn.Module, *, without_frozen: bool) -> Iterator[tuple[str, torc
             yield name, value
 
 
-def _told(value: Any, share: Share | None) -> torch.Tensor | Piece:
+def _told(value: Any, share: Share | None) -> AnyTensor:
     if share is not None and (hasattr(value, "ds_id") or value.dtype != share.flat.dtype):
         return share.piece(share.flat)
     if not hasattr(value, "ds_id"):

@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 
+from flexcore.storage import readable
 from shell import cli, inventory
 from shell.checkpoints import Store
 
@@ -84,7 +85,7 @@ def test_verify_names_what_changed_in_each_place(tmp_path):
     [(0, "0 B"), (999, "999 B"), (1023, "1023 B"), (1024, "1 KiB"), (1536, "1.5 KiB"), (5 * 2**40, "5 TiB"), (2**60, "1048576 TiB")],
 )  # fmt: skip
 def test_sizes_are_readable(size, expected):
-    assert inventory.readable([size]) == expected
+    assert readable(size) == expected
 
 
 @pytest.mark.parametrize(("words", "code", "out", "err"), [

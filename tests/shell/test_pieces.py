@@ -98,12 +98,12 @@ class Grown:
 
     def watch(self) -> None:
         self.over.clear()
-        self.begun = self.most = anonymous()
+        self.begun = self.most = toys.anonymous()
         threading.Thread(target=self.look).start()
 
     def look(self) -> None:
         while not self.over.is_set():
-            self.most = max(self.most, anonymous())
+            self.most = max(self.most, toys.anonymous())
             time.sleep(0.001)
 
     def note(self, run, what) -> None:
@@ -122,12 +122,6 @@ class Grown:
 
     def after_run(self, run) -> None:
         self.over.set()
-
-
-def anonymous() -> int:
-    """Bytes of this process in memory that no file backs."""
-    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
 
 
 def test_no_rank_holds_the_whole_model_while_it_is_saved_or_loaded(tmp_path):

@@ -1,7 +1,6 @@
 """Tensors of every kind come back from a checkpoint's files to the bit, mapped from the file."""
 
 import os
-import pathlib
 import shutil
 
 import safetensors.torch
@@ -9,6 +8,7 @@ import torch
 
 from shell.checkpoints import Store
 from shell.tensor_files import DTYPES
+from tests.shell import toys
 from tests.shell.test_checkpoints import saved
 
 
@@ -63,14 +63,8 @@ def test_the_files_are_plain_safetensors(tmp_path):
 def test_loaded_tensors_take_no_memory_and_outlive_their_checkpoint(tmp_path):
     """They are the file itself, mapped: what copies from them holds one at a time, and retention may delete it."""
     path = Store(tmp_path, "run").save("big", {"model": {"w": torch.arange(2**22)}}, {"iter": 1})  # 32 MiB
-    before = anonymous()
+    before = toys.anonymous()
     tensor = Store(tmp_path, "run").load(path).tensors("model")["w"]
     shutil.rmtree(path)
     assert int(tensor.sum()) == 2**21 * (2**22 - 1)
-    assert anonymous() - before < 8 * 2**20
-
-
-def anonymous():
-    """Bytes of this process in memory that no file backs."""
-    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
+    assert toys.anonymous() - before < 8 * 2**20

@@ -515,3 +515,9 @@ def differences(work_dir: pathlib.Path) -> list[str]:
     comparison = compared(read_segments(work_dir))
     assert comparison.finished
     return [str(difference) for difference in comparison.differences]
+
+
+def anonymous() -> int:
+    """Bytes of this process in memory that no file backs."""
+    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
