@@ -62,6 +62,14 @@ def test_how_many_stand_at_once(settings, expected):
     assert kept(flexcore.plan(config, KNOWN)) == expected
 
 
+def test_of_a_run_whose_length_is_not_known_the_best_alone_are_counted():
+    iterations = {"by_epoch": False, "max_iters": 100, "val_interval": 10}
+    config = validating(train_cfg=iterations, default_hooks=hook(save_best="acc"))
+    plan = flexcore.plan(config, KNOWN)
+    assert kept(plan) == 10 + 1
+    assert kept(evolve(plan, timeline=None)) == 1
+
+
 def test_room_for_less_than_one_is_refused():
     size = checkpoint_bytes(made())
     with pytest.raises(ConfigError) as caught:
